@@ -1,0 +1,185 @@
+"""Other people's data into records: what was found is checked, its pictures are copied, and it is split by picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from groundling.data.formats.chat import TextFrame, declared_frame
+from groundling.data.formats.found import Found
+from groundling.data.formats.qwen_chat import read_qwen_chat
+from groundling.data.formats.textvqa import read_textvqa
+from groundling.data.formats.tutorial import read_tutorial
+from groundling.data.pictures import Pictures
+from groundling.data.record import Record, Rejected, record_to_json, write_records
+from groundling.data.split import read_sizes, split_by_picture
+from groundling.errors import ImageError, RecordError, SettingsError
+
+READERS: dict[str, Callable[[str], Iterator[Found | Rejected]]] = {
+    "textvqa": read_textvqa,
+    "tutorial": read_tutorial,
+}
+TEXT_READERS: dict[str, Callable[[str, TextFrame], Iterator[Found | Rejected]]] = {  # the user declares their frame
+    "qwen-chat": read_qwen_chat,
+}
+
+
+class Conversion(NamedTuple):
+    """What became of the data: the records in the order written, what was set aside, and the record files."""
+
+    records: list[Record]
+    rejected: list[Rejected]
+    files: list[Path]
+
+
+def convert(
+    format: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    split: str | Mapping[str, int] | None = None,
+    seed: int = 0,
+    frame: str | None = None,
+    link: bool = False,
+    limit: int | None = None,
+) -> Conversion:
+    """Read `source`, a file, folder or data set's name, and write records in original pixels to `out`.
+
+    With `split` (`train=3000,test=100`, or a mapping) each part goes to OUT-NAME.jsonl instead; see `split_by_picture`.
+    `frame` is what the numbers of a text format count: original, thousandths or resized:PIXELS. Pictures are copied to
+    `images` beside `out`; with `link`, those that are files stay, and records hold absolute paths. `limit` stops after
+    so many records. What cannot be read is listed in OUT.rejected.jsonl (`file, line, reason`) and stops nothing.
+    SettingsError for options that do not fit, RecordError for a source of another kind.
+    """
+    file = Path(out)
+    sizes = read_sizes(split)
+    if limit is not None and limit < 1:
+        raise SettingsError(f"a limit of {limit} records; expected at least 1")
+    files = {name: file.with_name(f"{file.stem}-{name}.jsonl") for name in sizes} or {"": file}
+    refuse_overwriting(source, [*files.values(), rejected_file(file)])
+
+    placed, rejected = _place_all(read_found(format, str(source), frame), Pictures(file.parent, link=link), limit)
+    write_rejected(rejected, file)
+    rows_of = split_by_picture([each.picture for each in placed], sizes, seed) if sizes else {"": range(len(placed))}
+    parts = {name: [placed[row].record for row in rows] for name, rows in rows_of.items()}
+    for name, records in parts.items():
+        write_records(records, files[name])
+    return Conversion([record for records in parts.values() for record in records], rejected, list(files.values()))
+
+
+def read_found(format: str, source: str, frame: str | None) -> Iterator[Found | Rejected]:
+    """What the format's reader finds. SettingsError for an unknown format, or a frame missing or not wanted."""
+    if format in TEXT_READERS:
+        if frame is None:
+            raise SettingsError(
+                f"{format} does not say what its numbers count, and it is not guessed; "
+                "declare it: --frame original, thousandths or resized:PIXELS"
+            )
+        return TEXT_READERS[format](source, declared_frame(frame))
+    if format not in READERS:
+        raise SettingsError(f"unknown format {format!r}; groundling reads {', '.join([*READERS, *TEXT_READERS])}")
+    if frame is not None:
+        raise SettingsError(f"the frame {frame!r} was declared, but the frame of {format} is known; leave it out")
+    return READERS[format](source)
+
+
+# ---- what was set aside ----------------------------------------------------------------------------------------
+
+
+def rejected_file(out: Path) -> Path:
+    """Where the list of what was set aside lies: OUT.rejected.jsonl beside OUT.jsonl."""
+    return out.with_name(f"{out.stem}.rejected.jsonl")
+
+
+def write_rejected(rejected: Sequence[Rejected], out: Path) -> None:
+    """Write that list, one JSON object of `file, line, reason` a line; no file where nothing was set aside."""
+    file = rejected_file(out)
+    if not rejected:
+        file.unlink(missing_ok=True)  # an earlier run's
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(item._asdict()) + "\n" for item in rejected]
+    file.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
+def refuse_overwriting(source: str | Path, files: Sequence[Path]) -> None:
+    """SettingsError where a file to be written is the one that is read, or a folder."""
+    for file in files:
+        if file.is_dir():
+            raise SettingsError(f"{file} is a folder; name a file to write, such as {file / 'records.jsonl'}")
+        if file.resolve() == Path(source).resolve():
+            raise SettingsError(f"{file} would be overwritten while it is read; name another file to write")
+
+
+# ---- from found to record --------------------------------------------------------------------------------------
+
+
+class _Placed(NamedTuple):
+    record: Record
+    picture: str  # its identity; records without a picture have one each
+
+
+def _place_all(
+    found: Iterator[Found | Rejected], pictures: Pictures, limit: int | None
+) -> tuple[list[_Placed], list[Rejected]]:
+    """The records that could be made, the first `limit` of them, and what was rejected on the way."""
+    placed: list[_Placed] = []
+    rejected: list[Rejected] = []
+    ids = _Ids()
+    for item in found:
+        if isinstance(item, Rejected):
+            rejected.append(item)
+            continue
+        try:
+            placed.append(_place(item, pictures, ids))
+        except (RecordError, ImageError) as error:
+            rejected.append(Rejected(str(item.file), item.line, str(error)))
+        if len(placed) == limit:
+            break
+    return placed, rejected
+
+
+def _place(found: Found, pictures: Pictures, ids: _Ids) -> _Placed:
+    if not found.question.strip():
+        raise RecordError("the question is empty")
+    picture = None if found.image is None else pictures.keep(found.image, found.image_name)
+    record = Record(
+        question=found.question,
+        image=picture and picture.path,
+        targets=found.targets,
+        width=picture and picture.frame.width,
+        height=picture and picture.frame.height,
+        answer=found.answer,
+        extra=found.extra,
+    )
+    _check_writable(found.id, record, pictures.folder.parent)
+    record = replace(record, id=ids.give(found.id))
+    return _Placed(record, picture.identity if picture else f"no picture: {record.id}")
+
+
+def _check_writable(wanted_id: str, record: Record, folder: Path) -> None:
+    """RecordError for what JSON or UTF-8 cannot hold, such as half a surrogate pair."""
+    try:
+        json.dumps([wanted_id, record_to_json(record, folder)], ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except ValueError as error:
+        raise RecordError(f"the record cannot be written as JSON: {error}") from None
+
+
+class _Ids:
+    """Gives every record a name of its own: the source's, with `-2` and so on behind repeated ones, else a number."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def give(self, wanted: str) -> str:
+        base = wanted or str(len(self._given) + 1)
+        name = base
+        while name in self._given:
+            self._next[base] = self._next.get(base, 1) + 1
+            name = f"{base}-{self._next[base]}"
+        self._given.add(name)
+        return name

@@ -1,0 +1,357 @@
+"""A record: one question about one picture, and where the answer lies in the picture's own upright pixels.
+
+A record file is JSONL in UTF-8, one record a line (made by hand):
+
+    {"id": "7", "image": "images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
+     "targets": [{"label": "ghost", "box": [460, 635, 513, 669]}]}
+
+`box` is left, top, right, bottom, half-open; `point: [x, y]` may stand in its place; `targets: []` means that the right
+answer is an empty list. `image` is relative to the file and stays below its folder. A record with `answer`, a text, in
+place of `targets` is general instruction data: it is trained on as it stands, and may do without a picture.
+Keys that groundling does not know survive a round trip.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from groundling.errors import RecordError
+from groundling.geometry.boxes import Boxes
+from groundling.geometry.frame import Frame
+
+RECORD_KEYS = ("id", "image", "width", "height", "question", "targets", "answer")
+TARGET_KEYS = ("label", "box", "point")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One place to find: a `box` (left, top, right, bottom) or a `point` (x, y), in original upright pixels.
+
+    RecordError where it is neither or both, or not so many finite numbers; whether they fit the picture is for `check`.
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    point: tuple[float, float] | None = None
+    label: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # a dict has no hash
+
+    def __post_init__(self) -> None:
+        if (self.box is None) == (self.point is None):
+            raise RecordError(f"expected either a 'box' or a 'point', not {'neither' if self.box is None else 'both'}")
+        if self.box is not None:
+            object.__setattr__(self, "box", read_numbers(self.box, 4, "box"))
+        else:
+            object.__setattr__(self, "point", read_numbers(self.point, 2, "point"))
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The four numbers of the box, or the two of the point."""
+        return self.box or self.point or ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question about one picture. `width` and `height` are the picture's upright size, where the file declares it.
+
+    Two records are equal when they say the same, wherever they were read. RecordError for both targets and an answer.
+    `image` is None where the picture is not a file (drawn while training), or where an answer needs none.
+    """
+
+    question: str
+    image: Path | None
+    targets: tuple[Target, ...] = ()
+    id: str = ""
+    width: int | None = None
+    height: int | None = None
+    answer: str | None = None  # general instruction data: this text, no targets
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    file: Path | None = field(default=None, compare=False)  # where it was read
+    line: int | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.answer is not None and self.targets:
+            raise RecordError("both 'targets' and 'answer'; a record has one of them")
+
+    @property
+    def declared(self) -> Frame | None:
+        """The picture's size as the file says; None where it does not."""
+        return Frame(self.width, self.height) if self.width and self.height else None
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether the right answer is that there is nothing to find."""
+        return self.answer is None and not self.targets
+
+    @property
+    def place(self) -> str:
+        """`file:line` for messages; the id where it came from no file."""
+        return f"{self.file}:{self.line}" if self.file else f"record {self.id!r}"
+
+    def true_boxes(self, original: Frame) -> Boxes:
+        """The targets that are boxes, in the picture's own frame."""
+        return Boxes([target.box for target in self.targets if target.box is not None], original)
+
+
+class Rejected(NamedTuple):
+    """A line, a picture or a record that was set aside."""
+
+    file: str
+    line: int | None
+    reason: str
+
+
+class Scan(NamedTuple):
+    """All that a record file holds: what can be used, and what cannot with the reason."""
+
+    records: list[Record]
+    rejected: list[Rejected]
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------
+
+
+def read_records(path: str | Path, *, allow_absolute: bool = False) -> list[Record]:
+    """The records of a file, in order. RecordError names the lines that cannot be read.
+
+    `scan_records` passes over those. Pictures are not opened and boxes not judged here: that is `check`.
+    """
+    scan = scan_records(path, allow_absolute=allow_absolute)
+    if scan.rejected:
+        shown = "\n".join(f"  {bad.file}:{bad.line}: {bad.reason}" for bad in scan.rejected[:10])
+        more = f"\n  and {len(scan.rejected) - 10} more" if len(scan.rejected) > 10 else ""
+        raise RecordError(f"{len(scan.rejected)} lines of {path} are no records:\n{shown}{more}")
+    return scan.records
+
+
+def scan_records(path: str | Path, *, allow_absolute: bool = False) -> Scan:
+    """Every line of a file, as a record or as a rejected line. RecordError only where there is no such file."""
+    file = Path(path)
+    if not file.is_file():
+        raise RecordError(f"no record file {file}; `groundling convert` makes one")
+    records: list[Record] = []
+    rejected: list[Rejected] = []
+    for line, raw in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        try:
+            records.append(_read_line(raw, file, line, allow_absolute))
+        except RecordError as error:
+            rejected.append(Rejected(str(file), line, str(error)))
+    return Scan(records, rejected)
+
+
+def parse_json(raw: bytes | str) -> Any:
+    """JSON as the standard has it: RecordError for NaN, 1e999, a repeated key, nesting too deep, or no JSON at all."""
+    try:
+        text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_refuse_repeats
+        )
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair could never be written again
+    except RecordError:
+        raise
+    except UnicodeDecodeError as error:
+        raise RecordError(f"not UTF-8: {error}") from None
+    except RecursionError:
+        raise RecordError("nested too deeply to be read") from None
+    except ValueError as error:  # JSONDecodeError, half of a pair, or an integer of more digits than Python reads
+        raise RecordError(f"not JSON: {error}") from None
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise RecordError(f"{name} is no JSON number")
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if abs(number) == float("inf"):
+        raise RecordError(f"the number {digits[:20]} is too large")
+    return number
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RecordError(f"the key {reprlib.repr(key)} is given twice")
+        found[key] = value
+    return found
+
+
+def _read_line(raw: bytes, file: Path, line: int, allow_absolute: bool) -> Record:
+    value = parse_json(raw)
+    if not isinstance(value, dict):
+        raise RecordError(f"a record is a JSON object, not {reprlib.repr(value)}")
+    answer = _optional(value, "answer", str, "a text")
+    if answer is None and "targets" not in value:
+        raise RecordError("no 'targets'; an empty list says that there is nothing to find")
+    image = _optional(value, "image", str, "a path")
+    if image is None and answer is None:
+        raise RecordError("no 'image'; only a record with an 'answer' text can do without")
+    return Record(
+        question=_required(value, "question", str, "a text"),
+        image=None if image is None else _place_image(image, file, allow_absolute),
+        targets=tuple(_read_target(target, number) for number, target in enumerate(_target_list(value))),
+        id=_read_id(value, line),
+        width=_side(value, "width"),
+        height=_side(value, "height"),
+        answer=answer,
+        extra={key: value[key] for key in value if key not in RECORD_KEYS},
+        file=file,
+        line=line,
+    )
+
+
+def _read_id(value: dict[str, Any], line: int) -> str:
+    found = value.get("id")
+    if found is None or found == "":
+        return str(line)
+    if not isinstance(found, str) and not is_number(found):
+        raise RecordError(f"'id' is {reprlib.repr(found)}; expected a text or a number")
+    return str(found)
+
+
+def _target_list(value: dict[str, Any]) -> list[Any]:
+    targets = value.get("targets", [])
+    if not isinstance(targets, list):
+        raise RecordError(f"'targets' is {reprlib.repr(targets)}; expected a list")
+    return targets
+
+
+def _read_target(value: Any, number: int) -> Target:
+    if not isinstance(value, dict):
+        raise RecordError(f"target {number} is {reprlib.repr(value)}; expected an object with a 'box' or a 'point'")
+    try:
+        return Target(
+            box=value.get("box"),
+            point=value.get("point"),
+            label=_optional(value, "label", str, "a text"),
+            extra={key: value[key] for key in value if key not in TARGET_KEYS},
+        )
+    except RecordError as error:
+        raise RecordError(f"target {number}: {error}") from None
+
+
+def read_numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
+    """`count` finite numbers as given, ints staying ints; RecordError names what was found instead."""
+    is_row = isinstance(values, list | tuple) and len(values) == count
+    if not is_row or not all(is_number(value) for value in values):
+        raise RecordError(f"the {what} is {reprlib.repr(values)}; expected {count} finite numbers (below 1e15)")
+    return tuple(values)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number (a bool is not), and small enough that a float counts its units."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _required(value: dict[str, Any], key: str, kind: type, expected: str) -> Any:
+    if not isinstance(value.get(key), kind):
+        raise RecordError(f"{key!r} is {reprlib.repr(value.get(key))}; expected {expected}")
+    return value[key]
+
+
+def _optional(value: dict[str, Any], key: str, kind: type, expected: str) -> Any:
+    return None if value.get(key) is None else _required(value, key, kind, expected)
+
+
+def _side(value: dict[str, Any], key: str) -> int | None:
+    side = value.get(key)
+    if side is not None and (not is_number(side) or side != int(side) or side < 1):
+        raise RecordError(f"{key!r} is {reprlib.repr(side)}; expected a whole number of pixels")
+    return None if side is None else int(side)
+
+
+def _place_image(image: str, file: Path, allow_absolute: bool) -> Path:
+    """Where a record's picture lies; RecordError where that, links followed, is outside the file's folder tree."""
+    if not image:
+        raise RecordError("'image' is empty; expected a path")
+    if Path(image).is_absolute() and not allow_absolute:
+        raise RecordError(f"'image' is the absolute path {image[:200]!r}; allow such with --allow-absolute")
+    path = file.parent / image
+    try:
+        real, folder = (Path(os.path.realpath(place)) for place in (path, file.parent))
+    except ValueError:  # a NUL, or half of a surrogate pair
+        raise RecordError(f"'image' is {image[:200]!r}; expected a path that a file can have") from None
+    if not Path(image).is_absolute() and not real.is_relative_to(folder):
+        raise RecordError(
+            f"'image' {image[:200]!r} leads out of the folder of its record file; move the picture below it"
+        )
+    return path
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+def write_records(records: Iterable[Record], path: str | Path) -> None:
+    """Write records as JSONL, each picture's path relative to the file (absolute where it lies elsewhere).
+
+    RecordError, before anything is written, for an extra that JSON cannot hold.
+    """
+    file = Path(path)
+    lines = [_line_of(record, file.parent) for record in records]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"".join(lines))
+
+
+def _line_of(record: Record, folder: Path) -> bytes:
+    try:
+        text = json.dumps(record_to_json(record, folder), ensure_ascii=False, allow_nan=False)
+        return text.encode() + b"\n"
+    except (TypeError, ValueError) as error:  # a Path or an array, NaN, half of a surrogate pair
+        raise RecordError(f"{record.place} cannot be written as JSON: {error}") from None
+
+
+def record_to_json(record: Record, folder: Path) -> dict[str, Any]:
+    """The object of one line of a record file in `folder`."""
+    value: dict[str, Any] = {"id": record.id} if record.id else {}
+    if record.image is not None:
+        value["image"] = _relative(record.image, folder)
+    value |= {key: side for key, side in (("width", record.width), ("height", record.height)) if side is not None}
+    value["question"] = record.question
+    if record.answer is None:
+        value["targets"] = [_target_to_json(target) for target in record.targets]
+    else:
+        value["answer"] = record.answer
+    return value | dict(record.extra)
+
+
+def _target_to_json(target: Target) -> dict[str, Any]:
+    label = {} if target.label is None else {"label": target.label}
+    place = {"box": list(target.box)} if target.box is not None else {"point": list(target.point or ())}
+    return label | place | dict(target.extra)
+
+
+def _relative(image: Path, folder: Path) -> str:
+    whole, base = Path(os.path.abspath(image)), Path(os.path.abspath(folder))
+    return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else str(whole)
+
+
+# ---- many at once ----------------------------------------------------------------------------------------------
+
+
+def map_boxes(record: Record, change: Callable[[Boxes], Boxes], original: Frame) -> Record:
+    """The record with each box put through `change`; points and other keys stay."""
+    targets = [
+        target
+        if target.box is None
+        else replace(target, box=tuple(change(Boxes([target.box], original)).xyxy[0].tolist()))
+        for target in record.targets
+    ]
+    return replace(record, targets=tuple(targets))
+
+
+def group_by_image(records: Sequence[Record]) -> dict[Path | None, list[Record]]:
+    """The records of each picture, pictures in order of their first record."""
+    groups: dict[Path | None, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.image, []).append(record)
+    return groups

@@ -1,0 +1,365 @@
+"""A report: the scores of one model on one set of records, with every answer and with pictures.
+
+On disk it is a folder of three files: `report.json` (the numbers), `predictions.jsonl` (a line an answer, boxes in
+original pixels) and `report.html` (one self-contained page). One line of predictions.jsonl (made by hand):
+
+    {"id": "7", "image": "../images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
+     "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "boxes": [[460, 635, 513, 669]], "labels": [null],
+     "scores": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
+     "truth": [[460, 635, 513, 669]], "truth_points": []}
+
+`image` is relative to the file, `iou` and `hit` (IoU 0.5 or more) are null unless there is exactly one target, a box.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from groundling.data.record import Record, Target, parse_json, record_to_json
+from groundling.dialect.answer import FLAWS, Answer
+from groundling.errors import RecordError
+from groundling.evaluation.metrics import METRICS, Marks, Prediction, Scores, accuracy_curve, mark, measure
+from groundling.evaluation.page import View, around, embed, layer, open_or_none, trace, whole, write_page
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
+
+_SHOWN = 20  # pictures of each part of the gallery
+_LEAST_CLOSE_UP = 0.1  # of each side of the picture
+_MOST_CLOSE_UP = 0.25  # of its area; boxes that need more are large enough in the whole picture
+_CLOSE_UP_ASPECT = 2.5  # of the strip below a picture, as the page's style has it
+_MAX_TEXT = 600  # characters of a raw answer in the page; all of it is in predictions.jsonl
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `evaluate` returns. `predictions` are the scored ones, boxes in original pixels, in the records' order."""
+
+    scores: Scores
+    predictions: list[Prediction] = field(repr=False)
+    contract: Mapping[str, Any]  # of the model, as in its groundling.json
+    records_sha256: str
+    versions: Mapping[str, str]  # of the packages that answered
+    name: str = ""  # the page's heading
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Value of each metric of METRICS; NaN where it applies to no record."""
+        return self.scores.metrics
+
+    @property
+    def ci95(self) -> dict[str, tuple[float, float]]:
+        """Lower and upper end of each metric's 95 % interval, pictures drawn again."""
+        return self.scores.ci95
+
+    @property
+    def by_size(self) -> dict[str, dict[str, float]]:
+        """`n`, `acc@0.5` and `miou` of small, medium and large targets."""
+        return self.scores.by_size
+
+
+def build_report(
+    predictions: Sequence[Prediction],
+    *,
+    contract: Mapping[str, Any],
+    versions: Mapping[str, str],
+    name: str = "",
+    seed: int = 0,
+) -> Report:
+    """Measure predictions; general instruction records among them are counted and left out."""
+    scored = [prediction for prediction in predictions if prediction.is_scored]
+    return Report(
+        scores=measure(predictions, seed=seed),
+        predictions=scored,
+        contract=contract,
+        records_sha256=hash_records(prediction.record for prediction in scored),
+        versions=versions,
+        name=name,
+    )
+
+
+def hash_records(records: Iterable[Record]) -> str:
+    """SHA-256 of what the records ask and where the answers lie, in order; wherever their file may be."""
+    digest = hashlib.sha256()
+    for record in records:
+        folder = record.file.parent if record.file else Path()
+        line = json.dumps(record_to_json(record, folder), sort_keys=True)
+        digest.update(line.encode("ascii") + b"\n")
+    return digest.hexdigest()
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+def write_report(report: Report, folder: str | Path) -> None:
+    """Write `report.json`, `predictions.jsonl` and `report.html` into a folder, made where it is missing."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = mark(report.predictions)
+    write_json(_report_to_json(report), folder / "report.json")
+    rows = [
+        _prediction_to_json(prediction, overlap, folder)
+        for prediction, overlap in zip(report.predictions, marks.iou.tolist(), strict=True)
+    ]
+    _write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), folder / "predictions.jsonl")
+    _write_html(report, marks, folder / "report.html")
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write numbers and words as JSON that every reader takes: NaN becomes null."""
+    _write_text(json.dumps(_without_nan(value), ensure_ascii=False, indent=2) + "\n", path)
+
+
+def _write_text(text: str, path: Path) -> None:
+    # A model may say half of a surrogate pair, which no file can hold: it becomes a question mark.
+    path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _report_to_json(report: Report) -> dict[str, Any]:
+    scores = report.scores
+    return {
+        "name": report.name,
+        "n": scores.n,
+        "n_single": scores.n_single,
+        "n_negative": scores.n_negative,
+        "n_point": scores.n_point,
+        "n_general": scores.n_general,
+        "metrics": scores.metrics,
+        "ci95": scores.ci95,
+        "by_size": scores.by_size,
+        "baselines": scores.baselines,
+        "flaws": scores.flaws,
+        "contract": report.contract,
+        "records_sha256": report.records_sha256,
+        "versions": report.versions,
+    }
+
+
+def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) -> dict[str, Any]:
+    record, answer = prediction.record, prediction.answer
+    row = {
+        "id": record.id,
+        "image": None if record.image is None else _relative(record.image, folder),
+        "width": prediction.original.width,
+        "height": prediction.original.height,
+        "question": record.question,
+        "text": answer.text,
+        "boxes": answer.boxes.xyxy.tolist(),
+        "labels": answer.labels,
+        "scores": None if answer.scores is None else answer.scores.tolist(),
+        "points": answer.points.xy.tolist(),
+        "flaw": answer.flaw,
+        "iou": overlap,
+        "hit": overlap >= 0.5 if prediction.is_single else None,
+        "seen": answer.seen.size_wh,
+        "truth": prediction.truth.xyxy.tolist(),
+        "truth_points": [target.point for target in record.targets if target.point is not None],
+    }
+    return _without_nan(row)
+
+
+def _relative(image: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(image, folder)).as_posix()
+    except ValueError:  # two drives of Windows
+        return image.absolute().as_posix()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------
+
+
+def read_report(folder: str | Path) -> Report:
+    """The report that `write_report` wrote; RecordError where the folder holds none, or a line is not one of its.
+
+    Labels and further keys of the records are not part of it; a picture may have gone and is then shown grey.
+    """
+    folder = Path(folder)
+    for name in ("report.json", "predictions.jsonl"):
+        if not (folder / name).is_file():
+            raise RecordError(f"no {name} in {folder}; `groundling evaluate MODEL RECORDS --to {folder}` writes one")
+    lines = (folder / "predictions.jsonl").read_bytes().split(b"\n")
+    predictions = [
+        _read_line(raw, folder / "predictions.jsonl", line) for line, raw in enumerate(lines, start=1) if raw.strip()
+    ]
+    path = folder / "report.json"
+    try:
+        value = parse_json(path.read_bytes())
+        return Report(
+            scores=_scores_from_json(value),
+            predictions=predictions,
+            contract=value["contract"],
+            records_sha256=value["records_sha256"],
+            versions=value["versions"],
+            name=value["name"],
+        )
+    except (RecordError, KeyError, TypeError) as error:
+        raise RecordError(f"{path}: not a report of groundling ({_reason(error)}); evaluate again") from None
+
+
+def _scores_from_json(value: dict[str, Any]) -> Scores:
+    counts = {key: int(value[key]) for key in ("n", "n_single", "n_negative", "n_point", "n_general")}
+    return Scores(
+        **counts,
+        metrics=_with_nan(value["metrics"]),
+        ci95={name: tuple(_with_nan(dict(enumerate(ends))).values()) for name, ends in value["ci95"].items()},  # type: ignore[misc]
+        by_size={name: _with_nan(row) for name, row in value["by_size"].items()},
+        baselines={name: _with_nan(row) for name, row in value["baselines"].items()},
+        flaws=value["flaws"],
+    )
+
+
+def _with_nan(row: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: math.nan if number is None else number for key, number in row.items()}
+
+
+def _read_line(raw: bytes, file: Path, line: int) -> Prediction:
+    try:
+        return _prediction_from_json(parse_json(raw), file, line)
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(f"{file}:{line}: not a prediction of groundling ({_reason(error)}); evaluate again") from None
+
+
+def _reason(error: Exception) -> str:
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Prediction:
+    original = Frame(value["width"], value["height"])
+    boxes = [Target(box=tuple(box)) for box in value["truth"]]
+    points = [Target(point=tuple(point)) for point in value["truth_points"]]
+    record = Record(
+        question=value["question"],
+        image=None if value["image"] is None else file.parent / value["image"],
+        targets=(*boxes, *points),
+        id=value["id"],
+        file=file,
+        line=line,
+    )
+    answer = Answer(
+        boxes=Boxes(value["boxes"], original),
+        points=Points(value["points"], original),
+        labels=value["labels"],
+        text=value["text"],
+        flaw=value["flaw"],
+        seen=Frame(*value["seen"]),
+        scores=None if value["scores"] is None else np.array(value["scores"], dtype=np.float64),
+    )
+    return Prediction(record, answer, original)
+
+
+# ---- the page --------------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """A line of the table of metrics. `baselines` are names and values of answers that saw nothing."""
+
+    name: str
+    words: str
+    value: float
+    low: float
+    high: float
+    baselines: list[tuple[str, float]]
+
+
+class Card(NamedTuple):
+    """One picture of the gallery with its question and answer."""
+
+    views: list[View]
+    standing: float
+    verdict: str
+    prediction: Prediction
+    text: str
+
+
+class Part(NamedTuple):
+    """A part of the gallery."""
+
+    title: str
+    cards: list[Card]
+
+
+def _write_html(report: Report, marks: Marks, path: Path) -> None:
+    scores = report.scores
+    line = trace(accuracy_curve(marks), "accuracy", "answer")
+    write_page(
+        path,
+        "report.html.j2",
+        report=report,
+        scores=scores,
+        pictures=len(set(marks.pictures.tolist())),
+        rows=[_row(scores, name) for name in METRICS if not math.isnan(scores.metrics[name])],
+        lines=[line] if line else [],
+        parts=_gallery(report.predictions, marks.standing),
+        flaw_words=FLAWS,
+        contract={key: _in_words(value) for key, value in report.contract.items()},
+    )
+
+
+def _in_words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _row(scores: Scores, name: str) -> Row:
+    baselines = [(baseline, values[name]) for baseline, values in scores.baselines.items() if name in values]
+    return Row(name, METRICS[name], scores.metrics[name], *scores.ci95[name], baselines)
+
+
+def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Part]:
+    """Worst, spread evenly between, and best; all of them where they are few. Questions for points are left out."""
+    order = [index for index in np.argsort(standing, kind="stable").tolist() if not math.isnan(standing[index])]
+    if len(order) <= 3 * _SHOWN:
+        chosen = {"All questions, worst first": order}
+    else:
+        middle = order[_SHOWN:-_SHOWN]
+        spread = np.linspace(0, len(middle) - 1, _SHOWN).round().astype(int).tolist()
+        chosen = {
+            "The worst": order[:_SHOWN],
+            "Evenly between": [middle[rank] for rank in spread],
+            "The best": order[-_SHOWN:],
+        }
+    return [
+        Part(title, [_card(predictions[index], float(standing[index]), index) for index in indices])
+        for title, indices in chosen.items()
+        if indices
+    ]
+
+
+def _card(prediction: Prediction, standing: float, number: int) -> Card:
+    original, image = prediction.original, open_or_none(prediction.record.image)
+    shown = [prediction.truth, prediction.answer.boxes]
+    layers = [layer("answer", shown[1]), layer("truth", shown[0])]
+    regions = [whole(original)]
+    near = around(shown, original, least=_LEAST_CLOSE_UP, aspect=_CLOSE_UP_ASPECT)
+    if near.width * near.height <= _MOST_CLOSE_UP * original.area:
+        regions.append(near)
+    views = [
+        View(f"p{number}-{count}", region, embed(image, region, original), layers)
+        for count, region in enumerate(regions)
+    ]
+    text = prediction.answer.text
+    shortened = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]} ... ({len(text)} characters)"
+    return Card(views, standing, _verdict(prediction, standing), prediction, shortened)
+
+
+def _verdict(prediction: Prediction, standing: float) -> str:
+    if prediction.record.is_negative:
+        return "rightly none" if standing else "none to find"
+    if not len(prediction.answer.boxes):
+        return "no box"
+    return f"IoU {standing:.2f}" if prediction.is_single else f"F1 {standing:.2f}"

@@ -1,0 +1,189 @@
+"""What a model takes: token ids, labels and positions of a question, and the batches made of them.
+
+Two layouts. Training joins its samples end to end in one packed row: positions restart with each sample, and the bounds
+(`cu_seq_lens_q`) keep them apart, so nothing is padded. Generation stands its prompts side by side, padded on the left.
+
+A label is made where its token is made: IGNORED in the prompt, the token itself in the answer and its end token.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from groundling.data.record import Record
+from groundling.dialect.answer import Item, write_answer
+from groundling.dialect.prompt import Piece, write_prompt
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
+from groundling.model.processor import Patches, Processor
+
+IGNORED = -100  # torch's cross_entropy passes over this label
+
+
+class Sample(NamedTuple):
+    """One question, with its answer where that is to be learned, before it is joined with others."""
+
+    input_ids: list[int]
+    labels: list[int]  # as long as input_ids
+    patches: Patches | None  # None without a picture
+
+
+# ---- one sample ------------------------------------------------------------------------------------------------
+
+
+def encode_question(processor: Processor, question: str, patches: Patches) -> Sample:
+    """The prompt for a bare question about a picture, ready to be answered; nothing in it is learned."""
+    turns = processor.turns(has_image=True)
+    words = write_prompt(processor.contract.prompt_template, question)
+    return _encode_prompt(processor, [turns.opening, words, turns.asking], patches)
+
+
+def encode_record(processor: Processor, record: Record, picture: Image.Image | None) -> Sample:
+    """A record's question about its upright picture, and the answer that the model should learn."""
+    if picture is None:
+        return encode_words(processor, record, None)
+    patches = processor.see(picture)
+    if record.answer is not None:
+        return encode_words(processor, record, patches)
+    return encode_seen(processor, record, Frame(*picture.size), patches)
+
+
+def encode_seen(processor: Processor, record: Record, original: Frame, patches: Patches) -> Sample:
+    """As `encode_record`, for a picture that the processor has seen already.
+
+    The targets are scaled from the picture's own size to the frame that the processor really made of it.
+    """
+    prompt = encode_question(processor, record.question, patches)
+    return _with_answer(processor, prompt, answer_pieces(processor, record, original, patches.seen))
+
+
+def encode_words(processor: Processor, record: Record, patches: Patches | None) -> Sample:
+    """General instruction data, with or without a picture: asked as it stands, without the prompt template."""
+    assert record.answer is not None, "a record without targets has an answer text"
+    turns = processor.turns(has_image=patches is not None)
+    prompt = _encode_prompt(processor, [turns.opening, record.question, turns.asking], patches)
+    return _with_answer(processor, prompt, [Piece(record.answer, is_control=False)])
+
+
+def _with_answer(processor: Processor, prompt: Sample, pieces: Sequence[Piece]) -> Sample:
+    end = Piece(processor.family.end_token, is_control=True)
+    answer = encode_pieces(processor, [*pieces, end])
+    return Sample(prompt.input_ids + answer, prompt.labels + answer, prompt.patches)
+
+
+def answer_pieces(processor: Processor, record: Record, original: Frame, seen: Frame) -> list[Piece]:
+    """The right answer to a record as the model's family writes it for a picture seen so."""
+    frame = processor.family.text_frame(seen)
+    items: list[Item] = []
+    for target in record.targets:
+        if target.box is not None:
+            items.append(Item(tuple(Boxes([target.box], original).to(frame).xyxy[0].tolist()), target.label))
+        else:
+            items.append(Item(tuple(Points([target.numbers], original).to(frame).xy[0].tolist()), target.label))
+    return write_answer(items, processor.contract.answer_form, frame)
+
+
+def _encode_prompt(processor: Processor, texts: Sequence[str], patches: Patches | None) -> Sample:
+    opening, words, asking = texts
+    pieces = [Piece(opening, is_control=True), Piece(words, is_control=False), Piece(asking, is_control=True)]
+    ids = encode_pieces(processor, pieces)
+    if patches is not None:
+        place = ids.index(processor.image_token_id)
+        ids[place : place + 1] = [processor.image_token_id] * _visual_tokens(patches.grid, processor.family.merge)
+    return Sample(ids, [IGNORED] * len(ids), patches)
+
+
+def encode_pieces(processor: Processor, pieces: Sequence[Piece]) -> list[int]:
+    """Token ids of text in pieces. Control tokens act only in control pieces; elsewhere they are ordinary characters."""
+    control = re.compile("|".join(re.escape(token) for token in processor.control_tokens))
+    texts = [text for piece in pieces for text in ([piece.text] if piece.is_control else _defuse(piece.text, control))]
+    encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [token for ids in encoded for token in ids]  # type: ignore[union-attr]
+
+
+def _defuse(text: str, control: re.Pattern[str]) -> list[str]:
+    """The text cut after the first character of every control token in it, so that none is left whole."""
+    cuts = [0, *(match.start() + 1 for match in control.finditer(text)), len(text)]
+    return [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
+
+
+def _visual_tokens(grid: tuple[int, int, int], merge: int) -> int:
+    time, rows, columns = grid
+    return time * rows * columns // merge**2
+
+
+# ---- positions -------------------------------------------------------------------------------------------------
+
+
+def mrope_positions(input_ids: list[int], grid: tuple[int, int, int] | None, processor: Processor) -> torch.Tensor:
+    """(3, T): time, row and column of each token (multimodal rotary positions, arXiv 2409.12191 section 2.1).
+
+    Words count up in all three alike. The picture's tokens keep one time, and count rows and columns from where the words
+    stopped; the words after it go on past the larger of its sides.
+    """
+    length = len(input_ids)
+    if grid is None:
+        return torch.arange(length).expand(3, -1)
+    start = input_ids.index(processor.image_token_id)
+    time, rows, columns = grid[0], grid[1] // processor.family.merge, grid[2] // processor.family.merge
+    places = torch.cartesian_prod(torch.arange(time), torch.arange(rows), torch.arange(columns)).T + start
+    after = start + max(rows, columns)
+    tail = torch.arange(length - start - places.shape[1]) + after
+    return torch.cat([torch.arange(start).expand(3, -1), places, tail.expand(3, -1)], dim=1)
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------
+
+
+def pack_row(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
+    """The samples as one row without padding: what the model's forward takes for training.
+
+    `input_ids`, `labels` (1, T); `position_ids` (4, 1, T), the text position first, then time, row, column, all restarting
+    with each sample; `cu_seq_lens_q` (samples + 1,) the samples' bounds; pixels and grids of their pictures in order.
+    """
+    lengths = [len(sample.input_ids) for sample in samples]
+    positions = [_packed_positions(sample, processor) for sample in samples]
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    row: dict[str, Any] = {
+        "input_ids": torch.tensor([[token for sample in samples for token in sample.input_ids]]),
+        "labels": torch.tensor([[label for sample in samples for label in sample.labels]]),
+        "position_ids": torch.cat(positions, dim=1).unsqueeze(1),
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "use_cache": False,
+    }
+    assert row["position_ids"].shape == (4, 1, row["input_ids"].shape[1]), "without positions the model falls back to 1-D"
+    return row | _join_pictures(samples)
+
+
+def pad_left(samples: Sequence[Sample], processor: Processor) -> dict[str, torch.Tensor]:
+    """Prompts side by side, padded on the left, for `generate`: (B, T) ids, mask and `mm_token_type_ids`."""
+    longest = max(len(sample.input_ids) for sample in samples)
+    rows = [[processor.pad_token_id] * (longest - len(sample.input_ids)) + sample.input_ids for sample in samples]
+    mask = [[0] * (longest - len(sample.input_ids)) + [1] * len(sample.input_ids) for sample in samples]
+    ids = torch.tensor(rows)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.tensor(mask),
+        "mm_token_type_ids": (ids == processor.image_token_id).int(),  # without it Qwen2.5-VL silently uses 1-D positions
+    } | _join_pictures(samples)
+
+
+def _packed_positions(sample: Sample, processor: Processor) -> torch.Tensor:
+    grid = None if sample.patches is None else sample.patches.grid
+    return torch.cat([torch.arange(len(sample.input_ids))[None], mrope_positions(sample.input_ids, grid, processor)])
+
+
+def _join_pictures(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+    pictures = [sample.patches for sample in samples if sample.patches is not None]
+    if not pictures:
+        return {}
+    return {
+        "pixel_values": torch.cat([patches.pixels for patches in pictures]),
+        "image_grid_thw": torch.tensor([patches.grid for patches in pictures]),
+    }

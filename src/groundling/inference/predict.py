@@ -1,0 +1,113 @@
+"""A grounder: a loaded model that is asked about pictures and answers in their own pixels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from groundling.dialect.answer import Answer, read_answer
+from groundling.geometry.frame import Frame
+from groundling.geometry.images import MAX_PIXELS, Source, open_image
+from groundling.inference.batch import encode_question
+from groundling.inference.generate import generate_texts
+from groundling.model.contract import Contract
+from groundling.model.load import find_checkpoint, load_model, load_processor
+from groundling.model.processor import Processor
+
+BATCH_SIZE = 16
+MAX_NEW_TOKENS = 512
+
+log = logging.getLogger(__name__)
+
+
+class Question(NamedTuple):
+    """A bare question about a picture: a path, bytes, a PIL image or an array."""
+
+    image: Source
+    text: str
+
+
+class Answered(NamedTuple):
+    """An answer in the picture's own upright pixels, and that picture's size."""
+
+    answer: Answer
+    original: Frame
+
+
+@dataclass(frozen=True)
+class Grounder:
+    """A model and its processor under one contract."""
+
+    model: PreTrainedModel
+    processor: Processor
+    name: str
+
+    @property
+    def contract(self) -> Contract:
+        """What the model was trained to see and to say."""
+        return self.processor.contract
+
+    def predict(self, image: Source, question: str) -> Answer:
+        """The model's answer about one picture, boxes in that picture's own upright pixels."""
+        return self.predict_many([(image, question)])[0]
+
+    def predict_many(
+        self,
+        questions: Iterable[tuple[Source, str]],
+        *,
+        batch_size: int = BATCH_SIZE,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> list[Answer]:
+        """One answer a question, in order. ImageError names a picture that cannot be read."""
+        asked = [Question(image, text) for image, text in questions]
+        return [found.answer for found in self.answer_each(asked, batch_size=batch_size, max_new_tokens=max_new_tokens)]
+
+    def answer_each(
+        self,
+        questions: Sequence[Question],
+        *,
+        batch_size: int = BATCH_SIZE,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Iterator[Answered]:
+        """As `predict_many`, a few batches at a time, so that no more pictures than that are in memory."""
+        for start in range(0, len(questions), batch_size * 4):
+            group = questions[start : start + batch_size * 4]
+            pictures = [open_image(question.image, max_pixels=max_pixels) for question in group]
+            patches = [self.processor.see(picture) for picture in pictures]
+            prompts = [
+                encode_question(self.processor, question.text, seen)
+                for question, seen in zip(group, patches, strict=True)
+            ]
+            texts = generate_texts(
+                self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens
+            )
+            for text, seen, picture in zip(texts, patches, pictures, strict=True):
+                original = Frame(*picture.size)
+                answer = read_answer(text, family=self.contract.family, seen=seen.seen)
+                yield Answered(answer.to(original), original)
+
+    def with_max_tokens(self, max_tokens: int) -> Grounder:
+        """The same model with another budget of visual tokens for one picture; its boxes stay in the right place.
+
+        A model answers best at the budget it was trained with, so the change is said aloud.
+        """
+        contract = self.contract.with_max_tokens(max_tokens)
+        log.warning("budget of %d visual tokens; %s was trained with %d", max_tokens, self.name, self.contract.budget.max_tokens)
+        return replace(self, processor=self.processor.with_contract(contract))
+
+
+def load(name: str, *, revision: str | None = None, device: str | None = None) -> Grounder:
+    """A grounder from a run folder (its best, else final), any checkpoint, an adapter, a hub name, or "tiny".
+
+    `device` is torch's name of one; by default the GPU where there is one. Weights are bfloat16 there, float32 on a CPU.
+    """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    checkpoint = find_checkpoint(str(name), revision=revision)
+    model = load_model(checkpoint, dtype=torch.float32 if place.type == "cpu" else torch.bfloat16)
+    return Grounder(model.to(place).eval(), load_processor(checkpoint), str(name))  # type: ignore[arg-type]

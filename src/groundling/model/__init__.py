@@ -1,0 +1,3 @@
+"""Checkpoints: their contract, loading them, choosing what of them is trained."""
+
+from __future__ import annotations

@@ -1,0 +1,129 @@
+"""A checkpoint's processor: what turns pictures into patches and words into tokens.
+
+The image processor is transformers' PIL backend, which needs no torchvision; the tokenizer and the chat template are the
+checkpoint's own. (transformers' whole processor classes also want a video processor, and that one needs torchvision.)
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerBase
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
+
+from groundling.dialect.family import Family
+from groundling.errors import ContractError
+from groundling.geometry.frame import Frame, seen_frame
+from groundling.model.contract import Contract, write_contract
+
+_QUESTION = "\u2063question\u2063"  # a stand-in that no template changes
+
+
+class Patches(NamedTuple):
+    """One picture as the model takes it."""
+
+    pixels: torch.Tensor  # (patches, channels * time * patch * patch) float32, normalised
+    grid: tuple[int, int, int]  # time, rows, columns of patches
+    seen: Frame
+
+
+class Turns(NamedTuple):
+    """The control text around a question and its answer, as the chat template writes it."""
+
+    opening: str  # up to the question, with one image token where there is a picture
+    asking: str  # between the question and the answer
+    closing: str  # the end token after the answer
+
+
+@dataclass(frozen=True)
+class Processor:
+    """The image processor, tokenizer and chat template of one checkpoint, under one contract."""
+
+    images: Qwen2VLImageProcessorPil
+    tokenizer: PreTrainedTokenizerBase
+    contract: Contract
+
+    @property
+    def family(self) -> Family:
+        """The family that the checkpoint belongs to."""
+        return self.contract.known_family
+
+    @cached_property
+    def image_token_id(self) -> int:
+        """The token that stands for one visual token."""
+        return self._token_id(self.family.image_token)
+
+    @cached_property
+    def end_token_id(self) -> int:
+        """The token that closes an answer."""
+        return self._token_id(self.family.end_token)
+
+    @cached_property
+    def pad_token_id(self) -> int:
+        """The token that fills up padded rows; never learned, never attended to."""
+        pad = self.tokenizer.pad_token_id
+        return self.end_token_id if pad is None else int(pad)
+
+    @cached_property
+    def control_tokens(self) -> tuple[str, ...]:
+        """Every added token: what must not act as a token in a user's words."""
+        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values())
+
+    def see(self, picture: Image.Image) -> Patches:
+        """The patches of an upright RGB picture, and the frame they cover, read off the processor's own grid."""
+        out = self.images(images=[picture], return_tensors="pt")
+        grid = tuple(int(count) for count in out["image_grid_thw"][0])
+        assert len(grid) == 3
+        return Patches(out["pixel_values"], grid, seen_frame(grid, self.images.patch_size))
+
+    def expect(self, original: Frame) -> Patches:
+        """What `see` will make of a picture of this size, without pixels: for planning lengths, never for coordinates."""
+        side = self.images.patch_size * self.images.merge_size
+        least, most = self.contract.min_pixels, self.contract.max_pixels
+        height, width = smart_resize(original.height, original.width, side, min_pixels=least, max_pixels=most)
+        grid = (1, height // self.images.patch_size, width // self.images.patch_size)
+        return Patches(torch.empty(0), grid, seen_frame(grid, self.images.patch_size))
+
+    def turns(self, *, has_image: bool) -> Turns:
+        """The chat template's text around one question and its answer."""
+        return self._turns[has_image]
+
+    @cached_property
+    def _turns(self) -> dict[bool, Turns]:
+        return {has_image: self._render(has_image) for has_image in (True, False)}
+
+    def _render(self, has_image: bool) -> Turns:
+        content: list[dict[str, str]] = [{"type": "image"}] if has_image else []
+        system = self.contract.system_prompt
+        messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
+        messages.append({"role": "user", "content": [*content, {"type": "text", "text": _QUESTION}]})
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        assert isinstance(rendered, str)
+        opening, found, asking = rendered.partition(_QUESTION)
+        if not found or opening.count(self.family.image_token) != has_image:
+            raise ContractError(f"the chat template does not write a picture and a question as {self.family.name} does")
+        return Turns(opening, asking, self.family.end_token)
+
+    def _token_id(self, token: str) -> int:
+        found = self.tokenizer.convert_tokens_to_ids(token)
+        if not isinstance(found, int) or found == self.tokenizer.unk_token_id:
+            raise ContractError(f"the tokenizer has no {token}, which {self.family.name} models need")
+        return found
+
+    def with_contract(self, contract: Contract) -> Processor:
+        """The same processor under another contract: another budget, prompt or answer form."""
+        images = copy(self.images)
+        images.size = {"shortest_edge": contract.min_pixels, "longest_edge": contract.max_pixels}
+        return Processor(images, self.tokenizer, contract)
+
+    def save(self, folder: Path) -> None:
+        """Write the processor's files and the contract beside a checkpoint's weights."""
+        self.images.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        write_contract(self.contract, folder)

@@ -1,0 +1,495 @@
+"""Everything a recipe says, declared once: name, unit, default, and what may not stand together.
+
+A recipe is YAML with these sections, every setting but three having a default (an extract):
+
+    model: {name: Qwen/Qwen2.5-VL-3B-Instruct}
+    data: {train: data/textvqa-train.jsonl, test: data/textvqa-test.jsonl}
+    train: {epochs: 2, learning_rate: 1e-5}
+    run: {dir: runs/first}
+
+Paths count from the current folder, not from the recipe's. `run.dir` is `runs/<recipe name>` where the recipe has none.
+The tutorial's flat YAML is read too (`tutorial_recipe`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeGuard, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from groundling.dialect.family import AnswerForm, Budget, Family
+from groundling.dialect.prompt import check_template
+from groundling.errors import SettingsError
+from groundling.recipe_file import find_recipe, read_yaml, write_yaml
+from groundling.tutorial_recipe import DECIDED, FLAT_NAMES, OWNED, translate
+
+Part = Literal["vision", "merger", "language"]
+Tracker = Literal["swanlab", "wandb", "tensorboard", "trackio"]
+Metric = Literal[
+    "acc@0.5", "acc@0.75", "acc@0.9", "miou", "center_hit", "f1@0.5", "f1@0.75", "none_recall", "parse_rate"
+]
+
+
+# ---- values ----------------------------------------------------------------------------------------------------
+
+
+def _refuse_switch(value: object) -> object:
+    """Python counts with True as 1; a recipe that says `epochs: true` means something else."""
+    if isinstance(value, bool):
+        raise ValueError(f"found {value}; expected a number")
+    return value
+
+
+def _refuse_no_path(value: object) -> object:
+    if value == "" or (isinstance(value, str) and "\0" in value):
+        raise ValueError(f"found {value!r}; expected a path")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """One value stands for a list of that one, null for an empty list."""
+    if value is None:
+        return []
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _refuse_decided(name: str) -> str:
+    """The name of a TrainingArgument that is left to the user."""
+    if name in OWNED:
+        raise ValueError(f"{name} is set by {OWNED[name]}; set that instead")
+    if name in DECIDED:
+        raise ValueError(f"{name} cannot be set: {DECIDED[name]}")
+    return name
+
+
+Whole = Annotated[int, BeforeValidator(_refuse_switch)]
+Number = Annotated[float, BeforeValidator(_refuse_switch)]
+Text = Annotated[str, Field(min_length=1)]
+Place = Annotated[Path, BeforeValidator(_refuse_no_path)]
+
+
+class _Section(BaseModel):
+    """Settings that belong together: frozen, and a key that is not declared is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_nothing(cls, value: Any) -> Any:
+        """A section whose every line is commented out reads as null."""
+        return {} if value is None else value
+
+
+# ---- sections --------------------------------------------------------------------------------------------------
+
+
+class Model(_Section):
+    """Which model is tuned."""
+
+    name: Text = Field(description="hub name, folder, run folder, or tiny: the one that comes with groundling")
+    revision: Text | None = Field(default=None, description="branch, tag or commit on the hub; null: its newest")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of the weights in memory; auto: as the method needs"
+    )
+
+
+class Source(_Section):
+    """One record file, and how often its records come up next to those of the others."""
+
+    path: Place = Field(description="a record file, from the current folder")
+    weight: Number = Field(default=1.0, gt=0, description="how often a record is seen per epoch; 1: once")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | Path) else value
+
+
+class Data(_Section):
+    """What it learns from, and what it is measured on."""
+
+    train: Annotated[tuple[Source, ...], BeforeValidator(_listed)] = Field(
+        min_length=1, description="a record file, a list of them, or a list of {path, weight}"
+    )
+    test: Annotated[tuple[Place, ...], BeforeValidator(_listed)] = Field(
+        default=(), description="a record file or a list of them; null: no evaluation"
+    )
+    max_length: Whole = Field(
+        default=8192, ge=1, description="tokens of a sample, picture included; longer ones are set aside"
+    )
+    allow_absolute: bool = Field(default=False, description="whether records may name pictures by absolute path")
+    strict: bool = Field(default=False, description="whether error findings in the data stop the run")
+
+
+class Images(_Section):
+    """How large a picture the model gets to see."""
+
+    max_tokens: Whole = Field(default=1280, ge=1, description="visual tokens of one picture, at most")
+    min_tokens: Whole = Field(
+        default=4, ge=1, description="visual tokens of one picture, at least; smaller ones are enlarged"
+    )
+    max_file_pixels: Whole = Field(
+        default=100_000_000, ge=1, description="pixels of a picture file; larger ones stay unopened"
+    )
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens is {self.min_tokens}; expected at most max_tokens, {self.max_tokens}")
+        return self
+
+    def budget(self, family: Family) -> Budget:
+        """The same limits in pixels of a family's seen picture."""
+        side = family.token_side
+        return Budget(family, min_pixels=self.min_tokens * side**2, max_pixels=self.max_tokens * side**2)
+
+
+class Prompt(_Section):
+    """The words around a question."""
+
+    template: Text | None = Field(
+        default=None, description="the user's turn, with {question} in it; null: the family's"
+    )
+    system: str | None = Field(default=None, description="the system's turn; null: the family's chat template decides")
+
+    @field_validator("template")
+    @classmethod
+    def _check_template(cls, template: str | None) -> str | None:
+        return template if template is None else check_template(template)
+
+
+class AnswerText(_Section):
+    """How the model writes its boxes."""
+
+    form: AnswerForm | None = Field(default=None, description="fenced, list, bare or tokens; null: the family's")
+
+
+class Lora(_Section):
+    """The adapters of `tune.method: lora`."""
+
+    rank: Whole = Field(default=16, ge=1, description="inner width of an adapter")
+    alpha: Number = Field(default=32, gt=0, description="adapters are scaled by alpha / rank")
+    dropout: Number = Field(default=0.05, ge=0, lt=1, description="share of an adapter's inputs dropped while training")
+    parts: Annotated[tuple[Literal["vision", "language"], ...], BeforeValidator(_listed)] = Field(
+        default=("language",), min_length=1, description="parts whose linear layers get adapters: vision, language"
+    )
+
+
+class Tune(_Section):
+    """Which weights learn."""
+
+    method: Literal["full", "lora"] = Field(default="full", description="full: the weights themselves; lora: adapters")
+    freeze: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = Field(
+        default=(), description="parts that stay as they are under method full: vision, merger, language"
+    )
+    lora: Lora = Lora()
+
+    @model_validator(mode="after")
+    def _check_something_learns(self) -> Self:
+        if self.method == "lora" and self.freeze:
+            raise ValueError(
+                f"freeze is {list(self.freeze)} with method lora, which freezes every weight already and trains"
+                " adapters in lora.parts; leave freeze out"
+            )
+        if set(self.freeze) == set(get_args(Part)):
+            raise ValueError(f"freeze is {list(self.freeze)}, so nothing would learn; leave one part out")
+        return self
+
+
+class LearningRates(_Section):
+    """Peak learning rates by part, where one differs from `train.learning_rate`."""
+
+    vision: Number | None = Field(default=None, gt=0, description="of the vision tower; null: train.learning_rate")
+    merger: Number | None = Field(
+        default=None, gt=0, description="of the merger between the two; null: train.learning_rate"
+    )
+    language: Number | None = Field(default=None, gt=0, description="of the language model; null: train.learning_rate")
+
+
+class Train(_Section):
+    """How it learns."""
+
+    epochs: Number = Field(default=1.0, gt=0, description="times through the training data")
+    max_steps: Whole | None = Field(
+        default=None, ge=1, description="optimizer steps to stop at; null: what the epochs take"
+    )
+    batch_size: Whole = Field(default=1, ge=1, description="samples per device and step")
+    accumulate: Whole = Field(default=1, ge=1, description="batches per device that make one optimizer step")
+    learning_rate: Number = Field(default=1e-5, gt=0, description="the learning rate at its peak")
+    learning_rates: LearningRates = LearningRates()
+    weight_decay: Number = Field(default=0.0, ge=0, description="AdamW's; norms and biases are spared")
+    warmup: Number = Field(default=0.03, ge=0, le=1, description="share of the steps in which the learning rate rises")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="of the rate after its warm-up"
+    )
+    max_grad_norm: Number = Field(default=1.0, gt=0, description="gradients are scaled down to this L2 norm")
+    bf16: Literal["auto", True, False] = Field(
+        default="auto", description="bfloat16 arithmetic; auto: where the device has it"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="whether activations are computed twice to save memory"
+    )
+    seed: Whole = Field(default=0, ge=0, lt=2**32, description="seed of sampling, dropout and new weights")
+    workers: Whole = Field(
+        default=0, ge=0, description="processes per device that load pictures; 0: none but the training"
+    )
+
+
+class Evaluate(_Section):
+    """How often and on what it is measured while it learns."""
+
+    every: Whole = Field(default=0, ge=0, description="optimizer steps between evaluations; 0: only at the end")
+    sample: Whole = Field(default=100, ge=1, description="test records asked in training, the same ones every time")
+    metric: Metric = Field(default="acc@0.5", description="the score that picks the best checkpoint")
+    patience: Whole | None = Field(
+        default=None, ge=1, description="evaluations without a better score to stop at; null: never"
+    )
+    batch_size: Whole = Field(default=16, ge=1, description="questions per device that are answered at once")
+    max_new_tokens: Whole = Field(default=512, ge=1, description="tokens of one answer, at most")
+
+    @model_validator(mode="after")
+    def _check_patience(self) -> Self:
+        if self.patience is not None and not self.every:
+            raise ValueError(f"patience is {self.patience}, but evaluate.every is 0: set how many steps lie between")
+        return self
+
+
+class Run(_Section):
+    """What is kept on disk."""
+
+    dir: Place = Field(description="the run folder, from the current folder")
+    resume: Text = Field(
+        default="auto", description="auto: go on with an unfinished run; never; or a checkpoint folder"
+    )
+    save_every: Whole | None = Field(
+        default=None, ge=1, description="steps between checkpoints; null: evaluations, epochs"
+    )
+    keep: Whole = Field(default=2, ge=1, description="newest checkpoints to keep, beside the best")
+    log_every: Whole = Field(default=10, ge=1, description="steps between lines of metrics.jsonl")
+    pictures: Whole = Field(default=8, ge=0, description="test pictures drawn with their boxes at every evaluation")
+
+
+class Settings(_Section):
+    """A whole recipe."""
+
+    model: Model
+    data: Data
+    images: Images = Images()
+    prompt: Prompt = Prompt()
+    answer: AnswerText = AnswerText()
+    tune: Tune = Tune()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    run: Run
+    track: Annotated[tuple[Tracker, ...], BeforeValidator(_listed)] = Field(
+        default=(), description="where curves go beside metrics.jsonl: swanlab, wandb, tensorboard, trackio"
+    )
+    trainer: dict[Annotated[str, AfterValidator(_refuse_decided)], Any] = Field(
+        default_factory=dict, description="verbatim to transformers.TrainingArguments"
+    )
+
+    @model_validator(mode="after")
+    def _check_something_to_evaluate(self) -> Self:
+        if self.evaluate.every and not self.data.test:
+            raise ValueError(f"evaluate.every is {self.evaluate.every}, but data.test is empty: nothing to evaluate on")
+        return self
+
+    def to_yaml(self) -> str:
+        """The settings as resolved, defaults included; `load_settings` of this text gives equal settings."""
+        return write_yaml(self.model_dump(mode="json"))
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------
+
+
+class Recipe(NamedTuple):
+    """A recipe as written, before it is judged: our settings by section, from whichever kind of file."""
+
+    file: Path
+    values: dict[str, Any]
+    places: dict[str, str]  # dotted key -> `file:line`, or the command line
+    notes: list[str]  # what the user should know: settings of the tutorial's YAML that have no effect here
+    is_tutorial: bool
+
+    def place(self, key: str) -> str:
+        """Where a dotted key was set; for one that was not, the nearest section or the file."""
+        while key and key not in self.places:
+            key = key.rpartition(".")[0]
+        return self.places.get(key, str(self.file))
+
+
+def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
+    """The settings of a recipe, changed by `section.key=value` (the value as in YAML: `tune.freeze=[vision]`).
+
+    `path` counts from the current folder; the name of a shipped recipe will do. SettingsError lists everything that is
+    wrong at once, each with its place, what was found, what was expected, and the closest name for an unknown one.
+    """
+    recipe = _override(read_recipe(path), overrides)
+    try:
+        return Settings.model_validate(recipe.values)
+    except ValidationError as error:
+        problems = [_explain(detail, recipe) for detail in error.errors(include_url=False)]
+    raise SettingsError(f"{recipe.file} cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """A recipe as written, the tutorial's flat YAML put into our terms. SettingsError where it is no YAML."""
+    file = find_recipe(path)
+    try:
+        document = read_yaml(file.read_text(encoding="utf-8-sig"), str(file))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{file}: not UTF-8: {error}") from None
+    values: dict[str, Any] = {} if document.values is None else document.values
+    if not isinstance(document.values, dict | type(None)):
+        raise SettingsError(
+            f"{file}: {_shorten(repr(document.values))}; expected sections such as `model:` and `data:`"
+        )
+    places = {key: f"{file}:{line}" for key, line in document.lines.items()}
+    if _is_flat(values):
+        return _from_tutorial(file, values, places)
+    return _with_defaults(Recipe(file, values, places, [], is_tutorial=False))
+
+
+def _is_flat(values: Mapping[str, Any]) -> bool:
+    """Whether these are the tutorial's settings: names of its own, none of our sections."""
+    return not values.keys() & Settings.model_fields.keys() and bool(values.keys() & FLAT_NAMES)
+
+
+def _from_tutorial(file: Path, flat: Mapping[str, Any], places: Mapping[str, str]) -> Recipe:
+    translation = translate(flat)
+    recipe = Recipe(file, {}, {**places}, translation.notes, is_tutorial=True)
+    for key, value in translation.values.items():
+        _fill_value(recipe.values, key, value)
+        recipe.places[key] = places[translation.sources[key]]
+    return _with_defaults(recipe)
+
+
+def _with_defaults(recipe: Recipe) -> Recipe:
+    """The recipe with the sections that hold required settings, so that the settings are missed and not the section."""
+    required: dict[str, Any] = {name: recipe.values.get(name) or {} for name in ("model", "data", "run")}
+    if isinstance(required["run"], dict):
+        required["run"] = {"dir": f"runs/{recipe.file.stem}"} | required["run"]
+    return recipe._replace(values=recipe.values | required)
+
+
+def _override(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    values, places = copy.deepcopy(recipe.values), dict(recipe.places)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not key or not equals:
+            raise SettingsError(f"command line: {override!r}; expected section.key=value, such as train.epochs=2")
+        _fill_value(values, key, read_yaml(text, f"command line, {key}").values)
+        places = dict.fromkeys(_sections_of(key), "command line") | places | {key: "command line"}
+    return recipe._replace(values=values, places=places)
+
+
+def _sections_of(key: str) -> list[str]:
+    """`tune` and `tune.lora` for `tune.lora.rank`."""
+    parts = key.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _fill_value(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, with the sections on the way to it."""
+    *sections, name = key.split(".")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[name] = value
+
+
+# ---- what is wrong -----------------------------------------------------------------------------------------------
+
+
+def _explain(detail: ErrorDetails, recipe: Recipe) -> str:
+    key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    place, found = recipe.place(key), _shorten(repr(detail["input"]))
+    about = _SETTINGS.get(".".join(part for part in key.split(".") if not part.isdigit()))
+    meaning = f" ({about.description})" if about and about.description else ""
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{place}: unknown setting {key} (= {found}); {_name_closest(key, detail['input'], recipe)}"
+        case "missing":
+            return f"{place}: {key} is missing{meaning}"
+        case "value_error":
+            return f"{place}: {key + ': ' if key else ''}{detail['msg'].removeprefix('Value error, ')}"
+        case "model_type":
+            return f"{place}: {key} is {found}; expected settings by name"
+        case _:
+            expected = detail["msg"].removeprefix("Input should be ")
+            return f"{place}: {key} is {found}; expected {expected}{meaning}"
+
+
+def _name_closest(key: str, value: object, recipe: Recipe) -> str:
+    section, _, name = key.rpartition(".")
+    if name in OWNED and not recipe.is_tutorial:
+        return f"here it is {OWNED[name]}"
+    if section:
+        known: Collection[str] = _SETTINGS
+    elif isinstance(value, dict):
+        known = Settings.model_fields
+    else:
+        known = FLAT_NAMES if recipe.is_tutorial else _SETTINGS
+    closest = closest_name(key, known)
+    if closest is None:
+        beside = [other for other in _SETTINGS if section and other.startswith(f"{section}.")]
+        return f"known are {', '.join(beside or Settings.model_fields)}"
+    return f"the closest is {closest}{_describe_default(closest)}"
+
+
+def closest_name(name: str, known: Collection[str]) -> str | None:
+    """The dotted name most like `name`, as a whole or in its last part; None where nothing is much alike."""
+
+    def likeness(other: str) -> tuple[float, float]:
+        whole = SequenceMatcher(None, name, other).ratio()
+        last = SequenceMatcher(None, name.rpartition(".")[2], other.rpartition(".")[2]).ratio()
+        return max(whole, last), whole
+
+    best = max(sorted(known), key=likeness)
+    return best if likeness(best)[0] >= 0.7 else None
+
+
+def _describe_default(key: str) -> str:
+    field = _SETTINGS.get(key)
+    if field is None:
+        return ""
+    return " (required)" if field.is_required() else f" (by default {_shorten(repr(field.default))})"
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _settings_of(section: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every setting by dotted name; what stands in a list goes by the list's name."""
+    settings: dict[str, FieldInfo] = {}
+    for name, field in section.model_fields.items():
+        if not _is_section(field.annotation):
+            settings[prefix + name] = field
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if _is_section(kind):
+                settings |= _settings_of(kind, f"{prefix}{name}.")
+    return settings
+
+
+def _is_section(kind: Any) -> TypeGuard[type[_Section]]:
+    return isinstance(kind, type) and issubclass(kind, _Section)
+
+
+_SETTINGS = _settings_of(Settings)

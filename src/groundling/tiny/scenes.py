@@ -1,0 +1,123 @@
+"""Drawn scenes with exact boxes: coloured shapes for the tiny model's schooling, icons on screens for the demo.
+
+A scene is drawn on a square canvas of CANVAS pixels; the tiny model sees it at half that side. Objects do not overlap,
+and a question names exactly one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CANVAS = 224
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "red": (220, 40, 40),
+    "green": (40, 170, 60),
+    "blue": (40, 80, 220),
+    "yellow": (240, 210, 40),
+    "purple": (150, 50, 180),
+    "orange": (245, 130, 30),
+    "black": (25, 25, 25),
+    "white": (250, 250, 250),
+}
+
+Draw = ImageDraw.ImageDraw
+Corners = tuple[int, int, int, int]  # left, top, right, bottom, half-open
+Paint = Callable[[Draw, Corners, tuple[int, int, int]], None]
+
+
+class Placed(NamedTuple):
+    """One object of a scene."""
+
+    name: str  # what a question calls it
+    box: Corners  # original pixels
+
+
+class Scene(NamedTuple):
+    """A picture and what is in it."""
+
+    picture: Image.Image
+    objects: list[Placed]
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------
+
+
+def _polygon(points: list[tuple[float, float]]) -> Paint:
+    """A painter of a polygon given in shares of the box's sides."""
+
+    def paint(draw: Draw, box: Corners, color: tuple[int, int, int]) -> None:
+        left, top, right, bottom = box
+        width, height = right - left - 1, bottom - top - 1
+        draw.polygon([(left + x * width, top + y * height) for x, y in points], fill=color)
+
+    return paint
+
+
+def _circle(draw: Draw, box: Corners, color: tuple[int, int, int]) -> None:
+    left, top, right, bottom = box
+    draw.ellipse((left, top, right - 1, bottom - 1), fill=color)
+
+
+def _ring(draw: Draw, box: Corners, color: tuple[int, int, int]) -> None:
+    left, top, right, bottom = box
+    draw.ellipse((left, top, right - 1, bottom - 1), outline=color, width=max(4, (right - left) // 5))
+
+
+SHAPES: dict[str, Paint] = {
+    "circle": _circle,
+    "square": _polygon([(0, 0), (1, 0), (1, 1), (0, 1)]),
+    "triangle": _polygon([(0.5, 0), (1, 1), (0, 1)]),
+    "ring": _ring,
+    "diamond": _polygon([(0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)]),
+    "cross": _polygon(
+        [(0.33, 0), (0.67, 0), (0.67, 0.33), (1, 0.33), (1, 0.67), (0.67, 0.67)]
+        + [(0.67, 1), (0.33, 1), (0.33, 0.67), (0, 0.67), (0, 0.33), (0.33, 0.33)]
+    ),
+}
+
+
+# ---- scenes ----------------------------------------------------------------------------------------------------
+
+
+def draw_shapes(rng: np.random.Generator, *, most: int = 4) -> Scene:
+    """One to `most` shapes, no two of the same colour and shape, on a plain or shaded ground."""
+    picture = _ground(rng)
+    draw = ImageDraw.Draw(picture)
+    objects: list[Placed] = []
+    for _ in range(int(rng.integers(1, most + 1))):
+        box = _free_box(rng, [placed.box for placed in objects])
+        color, shape = str(rng.choice(list(COLORS))), str(rng.choice(list(SHAPES)))
+        name = f"{color} {shape}"
+        if box is None or any(placed.name == name for placed in objects):
+            continue
+        SHAPES[shape](draw, box, COLORS[color])
+        objects.append(Placed(name, box))
+    return Scene(picture, objects)
+
+
+def _ground(rng: np.random.Generator) -> Image.Image:
+    """A ground of a light or dark grey-ish tint, shading from corner to corner."""
+    corners = rng.uniform(70, 215, size=3) + rng.uniform(-35, 35, size=(2, 2, 3))
+    small = Image.fromarray(corners.clip(0, 255).astype(np.uint8))
+    return small.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
+
+
+def _free_box(rng: np.random.Generator, taken: list[Corners], tries: int = 20) -> Corners | None:
+    """A box of 16 to 45 % of the canvas's side that keeps clear of the taken ones; None where there is no room."""
+    for _ in range(tries):
+        width = int(rng.integers(36, 101))
+        height = int(np.clip(width * rng.uniform(0.75, 1.33), 36, 100))
+        left, top = int(rng.integers(0, CANVAS - width + 1)), int(rng.integers(0, CANVAS - height + 1))
+        box = (left, top, left + width, top + height)
+        if not any(_touch(box, other) for other in taken):
+            return box
+    return None
+
+
+def _touch(a: Corners, b: Corners, gap: int = 4) -> bool:
+    return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap

@@ -1,0 +1,3 @@
+"""From a recipe to a tuned checkpoint in a run folder."""
+
+from __future__ import annotations

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from groundling.data.convert import convert
+from groundling.data.export import export
+from groundling.data.record import Record, Target, read_records
+from groundling.errors import SettingsError
+
+
+@pytest.fixture
+def horse(tmp_path: Path) -> Path:
+    path = tmp_path / "pictures/horse.png"
+    path.parent.mkdir()
+    Image.new("RGB", (640, 428)).save(path)
+    return path
+
+
+def record(image: Path | None, *boxes: tuple[float, float, float, float], **changes: Any) -> Record:
+    targets = tuple(Target(box=box) for box in boxes)
+    return replace(Record("the horse", image, targets, id="7"), **changes)
+
+
+BOX = (146.0, 137.0, 615.0, 415.0)
+
+
+def test_a_line_of_the_tutorial_is_written_as_its_own_script_does(horse: Path, tmp_path: Path):
+    exported = export([record(horse, BOX)], "tutorial", tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == {
+        "image": ["pictures/horse.png"],
+        "query": "the horse",
+        "response": '{"bbox_2d": [147, 134, 619, 407]}',  # the vendor's own numbers for this box
+    }
+    assert (exported.written, exported.rejected) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("family", "answer"),
+    [
+        ("qwen2_vl", "<|box_start|>(228,320),(961,970)<|box_end|>"),  # the vendor's own numbers, as in the notebook
+        ("qwen2_5_vl", '```json\n[\n\t{"bbox_2d": [147, 134, 619, 407]}\n]\n```'),
+        ("qwen3_vl", '```json\n[\n\t{"bbox_2d": [228, 320, 961, 970]}\n]\n```'),
+    ],
+)
+def test_a_conversation_holds_boxes_as_its_family_writes_them(horse: Path, tmp_path: Path, family: str, answer: str):
+    export([record(horse, BOX)], "qwen-chat", tmp_path / "out.jsonl", family=family, max_tokens=1280)
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == {
+        "id": "7",
+        "image": "pictures/horse.png",
+        "conversations": [{"from": "human", "value": "<image>\nthe horse"}, {"from": "gpt", "value": answer}],
+    }
+
+
+def test_negatives_points_labels_and_general_text_come_back(horse: Path, tmp_path: Path):
+    records = [
+        record(horse, id="1"),
+        record(horse, id="2", targets=(Target(box=BOX, label='the "horse"'), Target(point=(320, 214)))),
+        record(horse, id="3", answer="A brown horse."),
+        record(None, id="4", answer="Hello."),
+    ]
+    out = tmp_path / "chat.json"
+    export(records, "qwen-chat", out, family="qwen2_5_vl", max_tokens=1280)
+    assert [entry["id"] for entry in json.loads(out.read_text())] == ["1", "2", "3", "4"]
+    again = convert("qwen-chat", out, tmp_path / "again/r.jsonl", frame="resized:1003520").records
+    assert [each.id for each in again] == ["1", "2", "3", "4"]
+    assert again[0].is_negative and again[3].image is None
+    assert [each.answer for each in again] == [None, None, "A brown horse.", "Hello."]
+    box, point = again[1].targets
+    assert box.box == pytest.approx(BOX, abs=0.6) and box.label == 'the "horse"'
+    assert point.point == pytest.approx((320, 214), abs=0.6)
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "frame"),
+    [
+        ("tutorial", {}, None),
+        ("qwen-chat", {"family": "qwen2_5_vl", "max_tokens": 320}, f"resized:{320 * 28**2}"),
+        ("qwen-chat", {"family": "qwen3_vl"}, "thousandths"),
+        ("qwen-chat", {"family": "qwen2_vl"}, "thousandths"),
+    ],
+)
+def test_reading_undoes_writing_on_real_pictures(
+    tmp_path: Path, shared_data: Path, format: str, options: dict[str, Any], frame: str | None
+):
+    first = convert("textvqa", shared_data / "textvqa_like", tmp_path / "first/r.jsonl", limit=40).records
+    exported = export(first, format, tmp_path / "there/t.jsonl", **options)
+    assert (exported.written, exported.rejected) == (40, [])
+    again = convert(format, exported.file, tmp_path / "again/r.jsonl", frame=frame)
+    assert again.rejected == []
+    for before, after in zip(first, again.records, strict=True):
+        assert after.question == before.question
+        assert before.image is not None and after.image is not None
+        assert after.image.read_bytes() == before.image.read_bytes()
+        assert before.width and before.height
+        unit = max(before.width, before.height) / 400  # one unit of the coarsest text frame above
+        assert after.targets[0].box == pytest.approx(before.targets[0].box, abs=unit)
+    twice = export(again.records, format, tmp_path / "twice/t.jsonl", **options)
+    texts = [[json.loads(line) for line in file.read_text().splitlines()] for file in (exported.file, twice.file)]
+    answers = [[entry.get("response", entry.get("conversations")) for entry in entries] for entries in texts]
+    assert answers[0] == answers[1]
+
+
+def test_records_that_the_tutorials_format_cannot_hold_are_set_aside(horse: Path, tmp_path: Path):
+    (horse.parent / "cut.png").write_bytes(horse.read_bytes()[:20])
+    records = [
+        record(horse),
+        record(horse, BOX, BOX),
+        record(horse, targets=(Target(point=(1, 2)),)),
+        record(None, answer="Hello."),
+        record(horse.parent / "cut.png", BOX, file=tmp_path / "r.jsonl", line=5),
+        record(horse.parent / "absent.png", BOX),
+        record(horse, BOX),
+    ]
+    exported = export(records, "tutorial", tmp_path / "out.jsonl")
+    assert exported.written == 1
+    listed = [json.loads(line) for line in (tmp_path / "out.rejected.jsonl").read_text().splitlines()]
+    assert len(listed) == 6
+    assert "one box on one picture a line" in listed[0]["reason"]
+    assert (listed[4]["file"], listed[4]["line"]) == (str(tmp_path / "r.jsonl"), 5)
+    assert "absent.png" in listed[5]["reason"]
+
+
+def test_pictures_elsewhere_are_copied_beside_the_file(horse: Path, tmp_path: Path):
+    export([record(horse, BOX)], "tutorial", tmp_path / "out/t.jsonl")
+    (name,) = json.loads((tmp_path / "out/t.jsonl").read_text())["image"]
+    assert name.startswith("images/horse-")
+    assert (tmp_path / "out" / name).read_bytes() == horse.read_bytes()
+
+
+def test_options_that_do_not_fit_are_refused_with_the_cure(horse: Path, tmp_path: Path):
+    for words, format, options in [
+        ("unknown format 'coco'", "coco", {}),
+        ("leave family and max_tokens out", "tutorial", {"family": "qwen2_5_vl"}),
+        ("name it with --family", "qwen-chat", {}),
+        ("--max-tokens", "qwen-chat", {"family": "qwen2_5_vl"}),
+        ("unknown model family", "qwen-chat", {"family": "qwen9"}),
+    ]:
+        with pytest.raises(SettingsError, match=words):
+            export([record(horse, BOX)], format, tmp_path / "out.jsonl", **options)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_what_is_exported_can_be_read_from_a_record_file(horse: Path, tmp_path: Path):
+    source = tmp_path / "tutorial.jsonl"
+    export([record(horse, BOX)], "tutorial", source)
+    convert("tutorial", source, tmp_path / "r.jsonl")
+    export(read_records(tmp_path / "r.jsonl"), "tutorial", tmp_path / "again.jsonl")
+    first, again = (json.loads(file.read_text()) for file in (source, tmp_path / "again.jsonl"))
+    assert first["response"] == again["response"]

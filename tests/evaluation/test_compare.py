@@ -1,0 +1,162 @@
+"""Before against after: known differences, no difference, and questions without a partner."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from groundling.data.record import Record, Target
+from groundling.dialect.answer import Answer
+from groundling.errors import RecordError
+from groundling.evaluation.compare import compare, comparison_to_json, write_comparison
+from groundling.evaluation.metrics import METRICS, Prediction
+from groundling.evaluation.report import Report, build_report, read_report, write_report
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
+
+PHOTO = Frame(100, 100)
+BOX = (10.0, 10.0, 30.0, 30.0)
+MISS = (60.0, 60.0, 80.0, 80.0)
+
+
+def predict(number: int, is_hit: bool, *, question: str = "the mug", per_picture: int = 1) -> Prediction:
+    record = Record(question, Path(f"{number // per_picture}.jpg"), (Target(box=BOX),), id=str(number))
+    boxes = Boxes([BOX if is_hit else MISS], PHOTO)
+    return Prediction(record, Answer(boxes, Points([], PHOTO), [None], "", None, PHOTO), PHOTO)
+
+
+def report(hits: list[bool], *, question: str = "the mug", per_picture: int = 1) -> Report:
+    predictions = [
+        predict(number, is_hit, question=question, per_picture=per_picture) for number, is_hit in enumerate(hits)
+    ]
+    return build_report(predictions, contract={}, versions={}, name="run")
+
+
+def test_the_same_answers_differ_by_nothing():
+    one = report([True, False] * 20)
+
+    comparison = compare(one, one)
+
+    change = comparison.metrics["acc@0.5"]
+    assert change == (0.5, 0.5, 0.0, (0.0, 0.0), 1.0)
+    assert comparison.verdict == "no difference that 40 questions can show: acc@0.5 0.00 [0.00, 0.00], p = 1.00"
+    assert comparison.warning is None
+
+
+def test_a_clear_gain_is_called_better_and_its_mirror_worse():
+    before, after = report([False] * 60 + [True] * 40), report([False] * 20 + [True] * 80)
+
+    gain, loss = compare(before, after), compare(after, before)
+
+    change = gain.metrics["acc@0.5"]
+    assert (change.before, change.after) == (0.4, 0.8)
+    assert change.difference == pytest.approx(0.4)
+    # 40 of 100 pairs gain 1, the others 0: the interval is the binomial one of a share of 0.4.
+    half_width = 1.96 * math.sqrt(0.4 * 0.6 / 100)
+    assert change.ci95 == pytest.approx((0.4 - half_width, 0.4 + half_width), abs=0.02)
+    assert change.p < 0.001
+    assert gain.verdict.startswith("better: acc@0.5 +0.40 [+0.3")
+    assert gain.verdict.endswith("p < 0.001")
+    assert loss.verdict.startswith("worse: acc@0.5 -0.40 [-0.5")
+    assert loss.metrics["acc@0.5"].p == pytest.approx(change.p)
+
+
+def test_p_is_the_exact_share_of_swaps():
+    # Three pairs gain: of the 8 ways to swap them two give a difference as large, all and none.
+    change = compare(report([False] * 3), report([True] * 3), draws=20_000).metrics["acc@0.5"]
+
+    assert change.p == pytest.approx(2 / 8, abs=0.01)
+    assert change.ci95 == (1, 1)
+
+
+def test_questions_about_one_picture_are_swapped_together():
+    # Six gains about three pictures are three pieces of evidence, not six.
+    before, after = report([False] * 6, per_picture=2), report([True] * 6, per_picture=2)
+
+    assert compare(before, after, draws=20_000).metrics["acc@0.5"].p == pytest.approx(2 / 8, abs=0.01)
+
+
+def test_a_difference_in_one_of_three_is_none_that_can_be_shown():
+    comparison = compare(report([True, False, False]), report([True, True, False]))
+
+    assert comparison.verdict.startswith("no difference that 3 questions can show: acc@0.5 +0.33")
+
+
+def test_questions_without_a_partner_are_counted_and_warned_of():
+    before, after = report([True] * 4), report([True] * 6)
+
+    comparison = compare(before, after)
+
+    assert (len(comparison.pairs), comparison.unmatched_before, comparison.unmatched_after) == (4, 0, 2)
+    assert comparison.warning is not None
+    assert before.records_sha256[:12] in comparison.warning
+    assert after.records_sha256[:12] in comparison.warning
+
+
+def test_the_same_line_numbers_of_other_records_do_not_pair():
+    before, after = report([True] * 3), report([True] * 3, question="the lamp")
+
+    with pytest.raises(RecordError, match=f"{before.records_sha256[:12]}.*{after.records_sha256[:12]}"):
+        compare(before, after)
+
+
+def test_pairs_go_by_question_where_ids_repeat():
+    def two(first: bool, second: bool) -> Report:
+        return build_report(
+            [predict(0, first, question="a"), predict(0, second, question="b")], contract={}, versions={}
+        )
+
+    swapped = two(False, True)
+    swapped = build_report(swapped.predictions[::-1], contract={}, versions={})
+
+    comparison = compare(two(False, True), swapped)
+
+    assert [pair.after.record.question for pair in comparison.pairs] == ["a", "b"]
+    assert comparison.metrics["acc@0.5"].difference == 0
+
+
+def test_reports_from_disk_compare_as_those_in_memory(tmp_path: Path):
+    before, after = report([True, False, False, True]), report([True, True, False, True])
+    write_report(before, tmp_path / "before")
+    write_report(after, tmp_path / "after")
+
+    from_disk = compare(read_report(tmp_path / "before"), read_report(tmp_path / "after"))
+
+    assert json.dumps(comparison_to_json(from_disk)) == json.dumps(comparison_to_json(compare(before, after)))
+
+
+def test_comparison_json_has_a_key_for_each_metric(tmp_path: Path):
+    write_comparison(compare(report([True, False]), report([True, True])), tmp_path)
+
+    value = json.loads((tmp_path / "comparison.json").read_text("utf-8"))
+
+    assert set(METRICS) <= set(value)
+    assert set(value["acc@0.5"]) == {"before", "after", "difference", "ci95", "p"}
+    assert value["none_recall"] == {"before": None, "after": None, "difference": None, "ci95": [None, None], "p": None}
+    assert (value["matched"], value["unmatched"]) == (2, {"before": 0, "after": 0})
+
+
+def test_the_page_shows_gains_losses_and_the_rest(tmp_path: Path):
+    question = "<img src=x onerror=alert(1)></script>"
+    before = report([True, False, False, True], question=question)
+    after = report([True, True, True, False], question=question)
+    write_comparison(compare(before, after), tmp_path)
+
+    page = (tmp_path / "comparison.html").read_text("utf-8")
+
+    titles = re.findall(r"<h2>(Better|Worse|Much the same) <span class=\"count\">(\d+) question", page)
+    assert titles == [("Better", "2"), ("Worse", "1"), ("Much the same", "1")]
+    assert page.count("<polyline") == 2, "both curves in one plot"
+    assert "<img" not in page
+    assert "<script" not in page
+    assert "</script>" not in page
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?\s*(?:https?:|//)", page)
+
+
+def test_two_empty_reports_share_no_question():
+    with pytest.raises(RecordError, match="share no question"):
+        compare(report([]), report([]))

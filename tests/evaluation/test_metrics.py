@@ -1,0 +1,299 @@
+"""Metrics against numbers worked out on paper, then their properties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundling.data.record import Record, Target
+from groundling.dialect.answer import Answer
+from groundling.errors import FrameError
+from groundling.evaluation.metrics import (
+    METRICS,
+    Marks,
+    Prediction,
+    accuracy_curve,
+    count_pairs,
+    intervals,
+    mark,
+    measure,
+)
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
+
+PHOTO = Frame(1000, 1000)
+SEEN = Frame(980, 980)
+BOX = [100.0, 100.0, 300.0, 200.0]
+
+
+def predict(
+    truth: Sequence[Sequence[float]],
+    answered: Sequence[Sequence[float]],
+    *,
+    flaw: str | None = None,
+    image: str = "a.jpg",
+    point: tuple[float, float] | None = None,
+    original: Frame = PHOTO,
+) -> Prediction:
+    targets = [Target(box=(box[0], box[1], box[2], box[3])) for box in truth]
+    targets += [Target(point=point)] if point else []
+    record = Record(question="the mug", image=Path(image), targets=tuple(targets))
+    answer = Answer(
+        boxes=Boxes(answered, original),
+        points=Points([], original),
+        labels=[None] * len(answered),
+        text="",
+        flaw=flaw,
+        seen=SEEN,
+    )
+    return Prediction(record, answer, original)
+
+
+def test_perfect_answers_earn_everything():
+    scores = measure([predict([BOX], [BOX]), predict([], [])])
+
+    assert scores.metrics == {name: 1.0 for name in METRICS}
+    assert (scores.n, scores.n_single, scores.n_negative) == (2, 1, 1)
+
+
+def test_a_box_shifted_by_a_quarter_of_its_width_has_iou_three_fifths():
+    shifted = [150.0, 100.0, 350.0, 200.0]  # overlap 150, union 250 of 200 + 200, times one height
+
+    scores = measure([predict([BOX], [shifted])])
+
+    assert scores.metrics["miou"] == pytest.approx(0.6)
+    assert [scores.metrics[name] for name in ("acc@0.5", "acc@0.75", "acc@0.9")] == [1, 0, 0]
+    assert scores.metrics["f1@0.5"] == 1
+    assert scores.metrics["f1@0.75"] == 0
+    assert math.isnan(scores.metrics["none_recall"]), "no negatives were asked"
+
+
+def test_iou_of_exactly_the_threshold_counts():
+    upper_half = [100.0, 100.0, 300.0, 150.0]
+
+    assert measure([predict([BOX], [upper_half])]).metrics["acc@0.5"] == 1
+
+
+def test_only_the_first_box_counts_for_one_target():
+    miss = [800.0, 800.0, 900.0, 900.0]
+
+    scores = measure([predict([BOX], [miss, BOX])])
+
+    assert scores.metrics["acc@0.5"] == 0
+    assert scores.metrics["miou"] == 0
+    assert scores.metrics["f1@0.5"] == pytest.approx(2 * 1 / (1 + 2))
+
+
+def test_an_unreadable_answer_stays_in_every_denominator():
+    scores = measure([predict([BOX], [BOX]), predict([BOX], [], flaw="no_boxes")])
+
+    assert scores.metrics["acc@0.5"] == scores.metrics["miou"] == scores.metrics["center_hit"] == 0.5
+    assert scores.metrics["f1@0.5"] == pytest.approx(2 * 1 / (2 + 1))
+    assert scores.metrics["parse_rate"] == 0.5
+    assert scores.flaws == {"no_boxes": 1}
+
+
+@pytest.mark.parametrize(
+    ("center", "hit"), [((200, 150), 1), ((100, 100), 1), ((300, 150), 0), ((200, 200), 0), ((99, 150), 0)]
+)
+def test_center_hit_is_half_open_as_boxes_are(center: tuple[int, int], hit: int):
+    x, y = center
+    answered = [x - 2.0, y - 2.0, x + 2.0, y + 2.0]
+
+    assert measure([predict([BOX], [answered])]).metrics["center_hit"] == hit
+
+
+def test_nothing_to_find_wants_no_box_and_no_flaw():
+    predictions = [predict([], []), predict([], [BOX]), predict([], [], flaw="no_boxes"), predict([], [])]
+
+    scores = measure(predictions)
+
+    assert scores.metrics["none_recall"] == 0.5
+    assert scores.metrics["f1@0.5"] == 0, "the one answered box has no partner"
+    assert math.isnan(scores.metrics["acc@0.5"])
+
+
+def test_matching_is_optimal_where_a_greedy_one_is_not():
+    # The first truth overlaps both answers, best the first; the second truth overlaps the first answer only.
+    overlaps = np.array([[0.9, 0.6], [0.7, 0.1]])
+
+    assert count_pairs(overlaps, 0.5) == 2
+    assert count_pairs(overlaps, 0.75) == 1
+    assert count_pairs(np.zeros((0, 3)), 0.5) == count_pairs(np.zeros((2, 3)), 0.5) == 0
+
+
+def test_two_answers_cannot_share_one_target():
+    scores = measure([predict([BOX, [500, 500, 600, 600]], [BOX, BOX])])
+
+    assert scores.metrics["f1@0.5"] == pytest.approx(2 * 1 / (2 + 2))
+    assert scores.n_single == 0
+
+
+def test_points_count_for_parsing_alone():
+    scores = measure([predict([], [BOX], point=(5, 5)), predict([BOX], [], point=(5, 5), flaw="no_boxes")])
+
+    assert (scores.n, scores.n_single, scores.n_negative, scores.n_point) == (2, 0, 0, 2)
+    assert scores.metrics["parse_rate"] == 0.5
+    assert all(math.isnan(value) for name, value in scores.metrics.items() if name != "parse_rate")
+
+
+def test_general_instructions_are_counted_and_left_out():
+    general = Prediction(
+        Record(question="Who are you?", image=None, answer="A model."), predict([], []).answer, original=PHOTO
+    )
+
+    scores = measure([general, predict([BOX], [BOX])])
+
+    assert (scores.n, scores.n_general, scores.n_negative) == (1, 1, 0)
+
+
+def test_nothing_measured_is_nan_everywhere():
+    scores = measure([])
+
+    assert scores.n == 0
+    assert all(math.isnan(value) for value in scores.metrics.values())
+    assert all(math.isnan(end) for ends in scores.ci95.values() for end in ends)
+    assert math.isnan(scores.baselines["random"]["miou"])
+
+
+def test_an_answer_still_in_the_seen_frame_is_refused():
+    good = predict([BOX], [BOX])
+
+    with pytest.raises(FrameError, match=r"980x980.*1000x1000.*answer\.to"):
+        Prediction(good.record, good.answer.to(SEEN), PHOTO)
+
+
+def test_size_bins_are_closed_below():
+    sides = {"small": [10, 10], "medium": [50, 100], "large": [500, 100]}  # areas 0.0001, 0.005, 0.05
+
+    scores = measure([predict([[0, 0, *side]], [[0, 0, *side]]) for side in sides.values()])
+
+    assert {name: row["n"] for name, row in scores.by_size.items()} == {"small": 1, "medium": 1, "large": 1}
+    assert scores.by_size["small"]["acc@0.5"] == scores.by_size["small"]["miou"] == 1
+
+
+def test_stretching_the_picture_and_reordering_the_rest_change_no_number():
+    answered = [[150.0, 100.0, 350.0, 200.0], [500.0, 500.0, 590.0, 600.0], [0.0, 0.0, 9.0, 9.0]]
+    truth = [BOX, [500.0, 500.0, 600.0, 600.0]]
+    wide = [2, 1, 2, 1]
+
+    plain = measure([predict(truth, answered), predict([BOX], answered)])
+    stretched = measure(
+        [
+            predict(
+                np.multiply([BOX], wide).tolist(), np.multiply(answered, wide).tolist(), original=Frame(2000, 1000)
+            ),
+            predict(truth[::-1], answered[::-1]),
+        ]
+    )
+
+    assert stretched.metrics == pytest.approx(plain.metrics, nan_ok=True)
+
+
+# ---- baselines -------------------------------------------------------------------------------------------------
+
+
+def test_baselines_find_a_target_that_fills_the_picture():
+    scores = measure([predict([[0, 0, 1000, 1000]], [])])
+
+    assert scores.baselines == {"centre": {"acc@0.5": 1, "miou": 1}, "random": {"acc@0.5": 1, "miou": 1}}
+
+
+def test_the_centre_box_has_the_median_size():
+    # Three centred targets, half, half and all of each side: the centre box is half, IoU 1, 1 and 1/4.
+    half, full = [250, 250, 750, 750], [0, 0, 1000, 1000]
+
+    scores = measure([predict([half], []), predict([half], []), predict([full], [])])
+
+    assert scores.baselines["centre"]["miou"] == pytest.approx((1 + 1 + 1 / 4) / 3)
+    assert scores.baselines["centre"]["acc@0.5"] == pytest.approx(2 / 3)
+
+
+def test_random_boxes_score_what_the_integral_says():
+    # The target is the left half. A half as wide at x in 0..1/2 overlaps it with IoU (1/2 - x) / (1/2 + x): its mean is
+    # 2 ln 2 - 1, and it is 1/2 or more for x up to 1/6, a third of the range.
+    left_half = [0, 0, 500, 1000]
+
+    scores = measure([predict([left_half], []) for _ in range(100)])
+
+    assert scores.baselines["random"]["miou"] == pytest.approx(2 * math.log(2) - 1, abs=0.01)
+    assert scores.baselines["random"]["acc@0.5"] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_a_random_predictor_measures_as_the_random_baseline():
+    generator = np.random.default_rng(7)
+    corners = generator.integers(0, 500, (2000, 2))
+    predictions = [
+        predict([[0, 0, 500, 1000]], [[x, 0, x + 500, 1000]], image=f"{x}-{y}-{row}")
+        for row, (x, y) in enumerate(corners.tolist())
+    ]
+
+    scores = measure(predictions, draws=100)
+
+    assert scores.metrics["miou"] == pytest.approx(2 * math.log(2) - 1, abs=0.02)
+    assert scores.metrics["miou"] == pytest.approx(scores.baselines["random"]["miou"], abs=0.02)
+
+
+# ---- intervals -------------------------------------------------------------------------------------------------
+
+
+def coin_marks(hits: int, questions: int, *, per_picture: int = 1) -> Marks:
+    """`hits` of `questions` right, each question asked `per_picture` times of its own picture with one outcome."""
+    earned = np.repeat(np.arange(questions) < hits, per_picture).astype(np.float64)[:, None]
+    return Marks(earned, np.ones_like(earned), np.repeat(np.arange(questions), per_picture))
+
+
+def test_interval_agrees_with_the_binomial_one():
+    low, high = intervals(coin_marks(160, 400), draws=4000)[:, 0]
+    half_width = 1.96 * math.sqrt(0.4 * 0.6 / 400)
+
+    assert low == pytest.approx(0.4 - half_width, abs=0.006)
+    assert high == pytest.approx(0.4 + half_width, abs=0.006)
+
+
+def test_asking_ten_times_about_each_picture_promises_nothing_more():
+    once, ten_times = intervals(coin_marks(30, 60)), intervals(coin_marks(30, 60, per_picture=10))
+
+    np.testing.assert_allclose(once, ten_times)
+
+
+def test_intervals_are_the_same_for_the_same_seed_alone():
+    marks = coin_marks(30, 60)
+
+    np.testing.assert_array_equal(intervals(marks, seed=1), intervals(marks, seed=1))
+    assert not np.array_equal(intervals(marks, seed=1, draws=50), intervals(marks, seed=2, draws=50))
+
+
+def test_one_picture_has_no_interval():
+    assert np.isnan(intervals(coin_marks(1, 1, per_picture=5))).all()
+
+
+# ---- curves and order ------------------------------------------------------------------------------------------
+
+
+def test_the_curve_falls_from_found_to_exact():
+    half, exact = [100, 100, 300, 150], BOX  # IoU 0.5 and 1
+    curve = accuracy_curve(mark([predict([BOX], [half], image="a"), predict([BOX], [exact], image="b")]))
+
+    assert curve.thresholds[[0, 9, -1]].tolist() == [0.05, 0.5, 0.95]
+    assert curve.accuracy[[0, 9, 10, -1]].tolist() == [1, 1, 0.5, 0.5]
+    assert (np.diff(curve.accuracy) <= 0).all()
+
+
+def test_standing_sorts_every_kind_of_question():
+    marks = mark(
+        [
+            predict([BOX], [[150.0, 100.0, 350.0, 200.0]]),
+            predict([BOX, [0, 0, 9, 9]], [BOX]),
+            predict([], []),
+            predict([], [BOX]),
+            predict([], [], point=(1, 1)),
+        ]
+    )
+
+    np.testing.assert_allclose(marks.standing, [0.6, 2 / 3, 1, 0, np.nan])
+    np.testing.assert_allclose(marks.iou, [0.6, np.nan, np.nan, np.nan, np.nan])

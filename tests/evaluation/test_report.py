@@ -1,0 +1,222 @@
+"""Reports on disk: the keys others read, the way back, and a page that is safe and complete in itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from groundling.data.record import Record, Target
+from groundling.dialect.answer import Answer, read_answer
+from groundling.errors import RecordError
+from groundling.evaluation.metrics import Prediction
+from groundling.evaluation.page import Region, around, show_change, show_p, show_share
+from groundling.evaluation.report import Report, build_report, hash_records, read_report, write_report
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
+
+PHOTO = Frame(200, 100)
+SEEN = Frame(196, 84)
+CONTRACT = {"version": 1, "family": "qwen2_5_vl", "image_policy": {"alpha": "white"}}
+NASTY = "<img src=x onerror=alert(1)></script>&\u201c"
+
+
+def answer_text(text: str) -> Answer:
+    return read_answer(text, family="qwen2_5_vl", seen=SEEN).to(PHOTO)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    image = tmp_path / "images" / "a.jpg"
+    image.parent.mkdir()
+    Image.new("RGB", PHOTO.size_wh, "teal").save(image)
+    found, none, lost, pointed = (
+        Record(NASTY, image, (Target(box=(50, 25, 100, 50), label="mug"),), id="1"),
+        Record("a cat", image, (), id="2"),
+        Record("two dogs", image.with_name("gone.jpg"), (Target(box=(0, 0, 9, 9)), Target(box=(20, 0, 29, 9))), id="3"),
+        Record("its nose", image, (Target(point=(3, 4)),), id="4"),
+    )
+    predictions = [
+        Prediction(found, answer_text(json.dumps([{"bbox_2d": [49, 21, 98, 42], "label": NASTY}])), PHOTO),
+        Prediction(none, answer_text("[]"), PHOTO),
+        Prediction(lost, answer_text("sorry \ud800"), PHOTO),
+        Prediction(pointed, answer_text('[{"point_2d": [3, 4]}]'), PHOTO),
+    ]
+    return build_report(predictions, contract=CONTRACT, versions={"groundling": "0"}, name=NASTY)
+
+
+@pytest.fixture
+def folder(report: Report, tmp_path: Path) -> Path:
+    folder = tmp_path / "evaluations" / "one"
+    write_report(report, folder)
+    return folder
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_report_json_has_the_promised_keys_and_no_nan(folder: Path):
+    value = json.loads((folder / "report.json").read_text("utf-8"), parse_constant=refuse)
+
+    promised = {"n", "n_single", "n_negative", "metrics", "ci95", "by_size", "baselines", "flaws", "contract"}
+    assert promised | {"records_sha256", "versions"} <= set(value)
+    assert (value["n"], value["n_single"], value["n_negative"], value["n_point"]) == (4, 1, 1, 1)
+    assert value["metrics"]["acc@0.5"] == 1
+    assert value["by_size"]["small"] == {"n": 0, "acc@0.5": None, "miou": None}
+    assert value["flaws"] == {"no_boxes": 1}
+    assert value["contract"] == CONTRACT
+
+
+def test_a_line_of_predictions_holds_original_pixels(folder: Path):
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text("utf-8").splitlines()]
+
+    first = lines[0]
+    assert first["boxes"] == first["truth"] == [[50, 25, 100, 50]], "seen 196x84 to original 200x100"
+    assert (first["iou"], first["hit"], first["flaw"], first["seen"]) == (1, True, None, [196, 84])
+    assert first["image"] == "../../images/a.jpg"
+    assert first["labels"] == [NASTY]
+    assert [(line["iou"], line["hit"]) for line in lines[1:]] == [(None, None)] * 3
+    assert lines[2]["text"] == "sorry ?", "half a surrogate pair has no place in UTF-8"
+    assert lines[3]["truth_points"] == [[3, 4]]
+
+
+def test_a_report_read_back_measures_the_same(report: Report, folder: Path):
+    again = read_report(folder)
+
+    np.testing.assert_equal(again.metrics, report.metrics)
+    np.testing.assert_equal(asdict(again.scores), asdict(report.scores))
+    assert (again.records_sha256, again.name) == (report.records_sha256, NASTY)
+    measured = build_report(again.predictions, contract=CONTRACT, versions={})
+    np.testing.assert_equal(asdict(measured.scores), asdict(report.scores))
+    assert again.predictions[0].record.image is not None
+    assert again.predictions[0].record.image.is_file()
+
+
+def test_scores_of_boxes_survive(tmp_path: Path):
+    scored = Answer(Boxes([[0, 0, 9, 9]], PHOTO), Points([], PHOTO), [None], "x", None, SEEN, scores=np.array([0.25]))
+    report = build_report([Prediction(Record("q", tmp_path / "a.jpg", ()), scored, PHOTO)], contract={}, versions={})
+    write_report(report, tmp_path)
+
+    again = read_report(tmp_path).predictions[0].answer.scores
+
+    assert again is not None
+    assert again.tolist() == [0.25]
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(folder: Path):
+    page = (folder / "report.html").read_text("utf-8")
+
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?\s*(?:https?:|//|file:)", page)
+    assert not re.search(r"@import|url\(", page)
+    assert "<script" not in page
+    assert 'href="data:image/jpeg;base64,' in page
+
+
+def test_the_page_escapes_what_strangers_wrote(folder: Path):
+    page = (folder / "report.html").read_text("utf-8")
+
+    assert "<img" not in page
+    assert "</script>" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+def test_a_picture_that_is_gone_leaves_a_grey_field(folder: Path):
+    page = (folder / "report.html").read_text("utf-8")
+
+    assert page.count('class="missing"') == 2, "the whole picture and the close-up of record 3"
+    assert "two dogs" in page
+
+
+def test_a_report_of_nothing_can_be_written_and_read(tmp_path: Path):
+    write_report(build_report([], contract={}, versions={}), tmp_path)
+
+    again = read_report(tmp_path)
+
+    assert again.predictions == []
+    assert math.isnan(again.metrics["miou"])
+    assert math.isnan(again.ci95["miou"][0])
+
+
+def test_the_gallery_is_limited_and_spans_worst_to_best(tmp_path: Path):
+    box = (0, 0, 100, 100)
+    predictions = [
+        Prediction(
+            Record(f"question {width}", None, (Target(box=box),), id=str(width)),
+            Answer(Boxes([[0, 0, width, 100]], PHOTO), Points([], PHOTO), [None], "", None, SEEN),
+            PHOTO,
+        )
+        for width in range(1, 101)
+    ]
+    write_report(build_report(predictions, contract={}, versions={}), tmp_path)
+
+    page = (tmp_path / "report.html").read_text("utf-8")
+
+    assert page.count("<figure") == 60
+    shown = [int(number) for number in re.findall(r"<h3>question (\d+)</h3>", page)]
+    assert shown == sorted(shown)
+    assert shown[:20] == [*range(1, 21)]
+    assert shown[-20:] == [*range(81, 101)]
+
+
+def test_the_hash_is_of_questions_and_places_wherever_the_file_lies():
+    def record(folder: str, question: str = "a", box: tuple[float, float, float, float] = (1, 2, 3, 4)) -> Record:
+        return Record(question, Path(folder) / "i.jpg", (Target(box=box),), id="1", file=Path(folder) / "r.jsonl")
+
+    assert hash_records([record("x")]) == hash_records([record("y")])
+    assert hash_records([record("x")]) != hash_records([record("x", question="b")])
+    assert hash_records([record("x")]) != hash_records([record("x", box=(1, 2, 3, 5))])
+
+
+def test_a_folder_without_a_report_says_how_to_make_one(tmp_path: Path):
+    with pytest.raises(RecordError, match=r"no report\.json.*groundling evaluate"):
+        read_report(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "1"}', '{"width": -1, "height": 2}'])
+def test_a_broken_line_is_named(folder: Path, line: str):
+    with (folder / "predictions.jsonl").open("a") as out:
+        out.write(line + "\n")
+
+    with pytest.raises(RecordError, match=r"predictions\.jsonl:5: "):
+        read_report(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"n": 1}'])
+def test_a_broken_report_is_named(folder: Path, text: str):
+    (folder / "report.json").write_text(text)
+
+    with pytest.raises(RecordError, match=r"report\.json: not a report"):
+        read_report(folder)
+
+
+# ---- building blocks of the page -------------------------------------------------------------------------------
+
+
+def test_a_close_up_holds_the_boxes_with_their_margin():
+    # 10 x 10 in the middle: 22 x 22 with margins, 50 wide where 2.5 wide as high would be 55.
+    region = around([Boxes([[95, 45, 105, 55]], PHOTO)], PHOTO, least=0.1, aspect=2.5)
+
+    assert region == Region(72.5, 39, 55, 22)
+
+
+def test_a_close_up_stays_inside_the_picture():
+    corner = Boxes([[190, 90, 250, 120]], PHOTO)
+
+    region = around([corner], PHOTO, least=0.1, aspect=2.5)
+
+    assert region.left + region.width == PHOTO.width
+    assert region.top + region.height == PHOTO.height
+    assert around([Boxes([], PHOTO)], PHOTO, least=0.1, aspect=1) == Region(0, 0, 200, 100)
+
+
+def test_numbers_in_words():
+    assert (show_share(0.4124), show_share(math.nan)) == ("0.412", "\N{EN DASH}")
+    assert (show_change(0.4124), show_change(-0.4126), show_change(-0.0001)) == ("+0.412", "-0.413", "0.000")
+    assert (show_p(0.00009), show_p(0.0321), show_p(0.5)) == ("< 0.001", "0.032", "0.50")
