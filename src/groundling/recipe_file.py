@@ -57,7 +57,7 @@ def read_yaml(text: str, place: str) -> Document:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        values: Any = None if node is None else loader.construct_document(node)
+        values = None if node is None else loader.construct_document(node)
         return Document(values, {} if node is None else _key_lines(node))
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -107,7 +107,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: Any = self.peek_event()
+        event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise _refusal(f"an alias, *{event.anchor}; write the value out", event.start_mark)
         if event.tag is not None:
@@ -122,7 +122,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            name: Any = self.construct_object(key, deep=True)
+            name = self.construct_object(key, deep=True)
             if not isinstance(name, str):
                 raise _refusal("a key that is no text; put it in quotes", key.start_mark)
             if name in seen:
@@ -138,6 +138,15 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: object) -> bool:
         return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.Node:
+    """In double quotes where a line separator would else stand in it unescaped, and be read back as a line's end."""
+    style = '"' if set(text) & set("\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def _refusal(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:

@@ -14,6 +14,7 @@ The tutorial's flat YAML is read too (`tutorial_recipe`).
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -32,7 +33,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from groundling.dialect.family import AnswerForm, Budget, Family
+from groundling.dialect.family import AnswerForm
 from groundling.dialect.prompt import check_template
 from groundling.errors import SettingsError
 from groundling.recipe_file import find_recipe, read_yaml, write_yaml
@@ -65,7 +66,14 @@ def _listed(value: Any) -> Any:
     """One value stands for a list of that one, null for an empty list."""
     if value is None:
         return []
-    return value if isinstance(value, list | tuple) else [value]
+    return value if type(value) in (list, tuple) else [value]
+
+
+def _refuse_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Only where all entries are good: pydantic's own `min_length` counts bad ones out and complains twice."""
+    if not values:
+        raise ValueError("found an empty list; expected at least one")
+    return values
 
 
 def _refuse_decided(name: str) -> str:
@@ -123,8 +131,8 @@ class Source(_Section):
 class Data(_Section):
     """What it learns from, and what it is measured on."""
 
-    train: Annotated[tuple[Source, ...], BeforeValidator(_listed)] = Field(
-        min_length=1, description="a record file, a list of them, or a list of {path, weight}"
+    train: Annotated[tuple[Source, ...], BeforeValidator(_listed), AfterValidator(_refuse_empty)] = Field(
+        description="a record file, a list of them, or a list of {path, weight}"
     )
     test: Annotated[tuple[Place, ...], BeforeValidator(_listed)] = Field(
         default=(), description="a record file or a list of them; null: no evaluation"
@@ -139,9 +147,15 @@ class Data(_Section):
 class Images(_Section):
     """How large a picture the model gets to see."""
 
-    max_tokens: Whole = Field(default=1280, ge=1, description="visual tokens of one picture, at most")
-    min_tokens: Whole = Field(
-        default=4, ge=1, description="visual tokens of one picture, at least; smaller ones are enlarged"
+    max_tokens: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="visual tokens of one picture, at most; null: the checkpoint's own, 1280 for a base model",
+    )
+    min_tokens: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="visual tokens of one picture, at least; null: the checkpoint's own, 4 for a base model",
     )
     max_file_pixels: Whole = Field(
         default=100_000_000, ge=1, description="pixels of a picture file; larger ones stay unopened"
@@ -149,14 +163,9 @@ class Images(_Section):
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:
-        if self.min_tokens > self.max_tokens:
+        if self.min_tokens and self.max_tokens and self.min_tokens > self.max_tokens:
             raise ValueError(f"min_tokens is {self.min_tokens}; expected at most max_tokens, {self.max_tokens}")
         return self
-
-    def budget(self, family: Family) -> Budget:
-        """The same limits in pixels of a family's seen picture."""
-        side = family.token_side
-        return Budget(family, min_pixels=self.min_tokens * side**2, max_pixels=self.max_tokens * side**2)
 
 
 class Prompt(_Section):
@@ -185,9 +194,9 @@ class Lora(_Section):
     rank: Whole = Field(default=16, ge=1, description="inner width of an adapter")
     alpha: Number = Field(default=32, gt=0, description="adapters are scaled by alpha / rank")
     dropout: Number = Field(default=0.05, ge=0, lt=1, description="share of an adapter's inputs dropped while training")
-    parts: Annotated[tuple[Literal["vision", "language"], ...], BeforeValidator(_listed)] = Field(
-        default=("language",), min_length=1, description="parts whose linear layers get adapters: vision, language"
-    )
+    parts: Annotated[
+        tuple[Literal["vision", "language"], ...], BeforeValidator(_listed), AfterValidator(_refuse_empty)
+    ] = Field(default=("language",), description="parts whose linear layers get adapters: vision, language")
 
 
 class Tune(_Section):
@@ -432,7 +441,7 @@ def _explain(detail: ErrorDetails, recipe: Recipe) -> str:
         case "model_type":
             return f"{place}: {key} is {found}; expected settings by name"
         case _:
-            expected = detail["msg"].removeprefix("Input should be ")
+            expected = _PYDANTIC_SUBJECT.sub("", detail["msg"])
             return f"{place}: {key} is {found}; expected {expected}{meaning}"
 
 
@@ -493,3 +502,4 @@ def _is_section(kind: Any) -> TypeGuard[type[_Section]]:
 
 
 _SETTINGS = _settings_of(Settings)
+_PYDANTIC_SUBJECT = re.compile(r"^(Input|String) should (be|have) ")  # pydantic 2.14's messages: the rest is ours

@@ -182,11 +182,9 @@ def _train_data(value: Any) -> _Setting:
 
 
 def _image_side(value: Any) -> _Setting:
-    tokens = (value // _TOKEN_SIDE) ** 2 if isinstance(value, int) else value
-    note = (
-        f"a longest side of {value} pixels becomes images.max_tokens: {tokens}, as many as a square of that side takes"
-    )
-    return _Setting("images.max_tokens", tokens, f"{note}; a small target wants 1280")
+    tokens = (value // _TOKEN_SIDE) ** 2 if isinstance(value, int) and value > 0 else value
+    note = f"{value} pixels a side become images.max_tokens: {tokens}, what a square takes; small targets want 1280"
+    return _Setting("images.max_tokens", tokens, note)
 
 
 def _pixels_as(key: str) -> Callable[[Any], _Setting]:
@@ -208,8 +206,7 @@ def _warmup_steps(value: Any) -> _Setting:
 
 
 def _report_to(value: Any) -> _Setting:
-    names: Any = value if isinstance(value, list) else [value]
-    return _Setting("track", [name for name in names if name not in ("none", "no", False)])
+    return _Setting("track", [] if value in ("none", "no", False) else value)
 
 
 def _use_peft(value: Any) -> _Setting:

@@ -70,6 +70,8 @@ CASES = [
     Case("bare row", "[10, 20, 30, 40]", [BOX], [None]),
     Case("rows", "[[10, 20, 30, 40], [50, 60, 70, 80]]", [BOX, OTHER], [None, None]),
     Case("rows under a key", '{"boxes": [[10, 20, 30, 40]]}', [BOX], [None]),
+    Case("bare point", "[12, 34]", points=[[12, 34]], labels=[None]),
+    Case("rows of points", "```\n[[12, 34], [56, 78]]\n```", points=[[12, 34], [56, 78]], labels=[None, None]),
     Case("GLM's tokens", "<|begin_of_box|>[[10, 20, 30, 40]]<|end_of_box|>", [BOX], [None]),
     Case(
         "two fences",

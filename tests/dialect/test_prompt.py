@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundling.dialect.prompt import Piece, check_template, write_prompt
@@ -15,6 +15,7 @@ def test_the_question_takes_its_place() -> None:
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_nothing_in_a_question_is_interpreted(question: str) -> None:
     assert write_prompt("{a} {0} % {question} {{}}", question) == f"{{a}} {{0}} % {question} {{{{}}}}"
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -51,6 +51,7 @@ def test_a_point_moves_as_a_corner_does() -> None:
 
 
 @given(rows(4), frames, frames)
+@settings(deadline=None)
 def test_to_another_frame_and_back(xyxy: np.ndarray, there: Frame, here: Frame) -> None:
     boxes, points = Boxes(xyxy, here), Points(xyxy[:, :2], here)
 
@@ -60,6 +61,7 @@ def test_to_another_frame_and_back(xyxy: np.ndarray, there: Frame, here: Frame) 
 
 
 @given(frames, frames)
+@settings(deadline=None)
 def test_the_border_stays_on_the_border(here: Frame, there: Frame) -> None:
     whole = Boxes([[0, 0, *here.size_wh]], here).to(there)
 
@@ -68,6 +70,7 @@ def test_the_border_stays_on_the_border(here: Frame, there: Frame) -> None:
 
 
 @given(rows(4), frames)
+@settings(deadline=None)
 def test_to_the_same_frame_changes_nothing(xyxy: np.ndarray, frame: Frame) -> None:
     np.testing.assert_array_equal(Boxes(xyxy, frame).to(frame).xyxy, xyxy)
 
@@ -94,6 +97,7 @@ def test_clipping() -> None:
 
 
 @given(rows(4), frames)
+@settings(deadline=None)
 def test_what_is_clipped_lies_inside(xyxy: np.ndarray, frame: Frame) -> None:
     clipped = Boxes(xyxy, frame).clip()
 
@@ -214,6 +218,7 @@ def test_the_largest_boxes_still_have_a_number() -> None:
 
 
 @given(rows(4), rows(4), frames)
+@settings(deadline=None)
 def test_iou_is_a_share_and_symmetric(a_rows: np.ndarray, b_rows: np.ndarray, frame: Frame) -> None:
     a, b = Boxes(a_rows, frame), Boxes(b_rows, frame)
 
@@ -228,6 +233,7 @@ whole_rows = hnp.arrays(np.int64, st.tuples(st.integers(0, 6), st.just(4)), elem
 
 
 @given(whole_rows, whole_rows, frames, frames)
+@settings(deadline=None)
 def test_stretching_the_picture_changes_no_iou(
     a_rows: np.ndarray, b_rows: np.ndarray, here: Frame, there: Frame
 ) -> None:

@@ -268,6 +268,11 @@ def test_an_array_that_is_no_picture_is_refused(array: np.ndarray) -> None:
         open_image(array)
 
 
+def test_what_is_no_source_is_refused() -> None:
+    with pytest.raises(ImageError, match="None: expected a path, bytes, a PIL picture or an array, not NoneType"):
+        open_image(None)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("address", ["http://example.com/a.jpg", "https://example.com/a.jpg"])
 def test_web_addresses_are_refused(address: str) -> None:
     with pytest.raises(ImageError, match="not fetched from the web; download it"):

@@ -331,7 +331,7 @@ def _target_to_json(target: Target) -> dict[str, Any]:
 
 
 def _relative(image: Path, folder: Path) -> str:
-    whole, base = Path(os.path.abspath(image)), Path(os.path.abspath(folder))
+    whole, base = (Path(os.path.abspath(place)) for place in (image, folder))  # links stay as they are
     return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else str(whole)
 
 

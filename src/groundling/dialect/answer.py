@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -199,7 +199,7 @@ def _find_items(text: str, flaws: set[str]) -> list[Item]:
         return _find_token_items(text, flaws)
     groups = _read_groups(text, flaws)
     items = [item for group in groups if group.is_object for item in _items_of(group.pairs, flaws)]
-    items = items or [item for group in groups if group.is_row for item in _checked(group.values, 4, None, flaws)]
+    items = items or [item for values in _rows(text, groups) for item in _checked(values, (2, 4), None, flaws)]
     if items or any(group.is_empty_list for group in groups):
         return items
     items = [] if flaws else _find_token_items(text, flaws)  # brackets in prose may come before tokens
@@ -226,11 +226,20 @@ def _find_token_items(text: str, flaws: set[str]) -> list[Item]:
             label = between or None
         elif name in ("box_start", "quad_start"):
             numbers = [_number(word) for word in _TOKEN_NUMBER.findall(between)]
-            items += _checked(numbers, 2 if len(numbers) == 2 else 4, label, flaws)
+            items += _checked(numbers, (2, 4), label, flaws)
     return items
 
 
-_LENGTHS = {"bbox_2d": 4, "bbox": 4, "point_2d": 2, "point": 2}
+def _rows(text: str, groups: list[_Group]) -> list[list[object]]:
+    """The numbers that no key names: `[[10, 20, 30, 40]]`. Two of them are a point only where the text begins so.
+
+    Elsewhere `[1, 2]` is more often a reference mark.
+    """
+    lengths = (2, 4, 8) if _BEGINS_WITH_ANSWER.match(text) else (4, 8)
+    return [group.values for group in groups if group.is_row and len(group.values) in lengths]
+
+
+_LENGTHS = {"bbox_2d": (4,), "bbox": (4,), "point_2d": (2,), "point": (2,)}
 
 
 def _items_of(pairs: list[tuple[str, object]], flaws: set[str]) -> list[Item]:
@@ -245,17 +254,17 @@ def _items_of(pairs: list[tuple[str, object]], flaws: set[str]) -> list[Item]:
     return _checked(found[key], _LENGTHS[key], label if isinstance(label, str) else None, flaws)
 
 
-def _checked(values: object, length: int, label: str | None, flaws: set[str]) -> list[Item]:
-    """One item where `values` is a list of so many finite numbers; none and a flaw otherwise.
+def _checked(values: object, lengths: tuple[int, ...], label: str | None, flaws: set[str]) -> list[Item]:
+    """One item where `values` is a list of one of these lengths, all finite numbers; none and a flaw otherwise.
 
     Half of a surrogate pair, which no file can store, is a question mark in the label.
     """
-    numbers: list[object] = values if isinstance(values, list) else [values]
+    numbers = cast("list[object]", values) if isinstance(values, list) else [values]
     finite = [number for number in numbers if isinstance(number, float) and math.isfinite(number)]
     if len(finite) < len(numbers):
         flaws.add("bad_number")
         return []
-    if len(finite) != length:
+    if len(finite) not in lengths:
         flaws.add("quad" if len(finite) == 8 else "wrong_length")
         return []
     return [Item(tuple(finite), label and label.encode(errors="replace").decode())]
@@ -297,9 +306,8 @@ class _Group:
 
     @property
     def is_row(self) -> bool:
-        """Whether it is the numbers of a box, or of a quadrilateral, that no key names: `[[1, 2, 3, 4], ...]`."""
-        is_coordinates = len(self.values) in (4, 8) and all(isinstance(value, float) for value in self.values)
-        return is_coordinates and not self.is_object and not self.is_keyed
+        """Whether it is a list of nothing but numbers that no key names."""
+        return not (self.is_object or self.is_keyed) and all(isinstance(value, float) for value in self.values)
 
     @property
     def is_empty_list(self) -> bool:

@@ -104,7 +104,7 @@ def write_report(report: Report, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     marks = mark(report.predictions)
-    write_json(_report_to_json(report), folder / "report.json")
+    write_json(report_to_json(report), folder / "report.json")
     rows = [
         _prediction_to_json(prediction, overlap, folder)
         for prediction, overlap in zip(report.predictions, marks.iou.tolist(), strict=True)
@@ -131,9 +131,10 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _report_to_json(report: Report) -> dict[str, Any]:
+def report_to_json(report: Report) -> dict[str, Any]:
+    """The content of `report.json`; null where a number applies to no record."""
     scores = report.scores
-    return {
+    value = {
         "name": report.name,
         "n": scores.n,
         "n_single": scores.n_single,
@@ -149,6 +150,7 @@ def _report_to_json(report: Report) -> dict[str, Any]:
         "records_sha256": report.records_sha256,
         "versions": report.versions,
     }
+    return _without_nan(value)
 
 
 def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) -> dict[str, Any]:

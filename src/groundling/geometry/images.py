@@ -15,7 +15,7 @@ import io
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
@@ -55,7 +55,7 @@ _TURNS = {
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
 
-# What Pillow's readers raise on bad bytes: the first five on files with random damage (Pillow 13.0, 2026-11-22), the
+# What Pillow's readers raise on bad bytes: the first six on files with random damage (Pillow 13.0, 2026-11-22), the
 # others by their sources.
 _BAD_DATA = (
     OSError,
@@ -63,8 +63,8 @@ _BAD_DATA = (
     SyntaxError,
     RuntimeError,
     TypeError,
-    LookupError,
     ArithmeticError,
+    LookupError,
     EOFError,
     MemoryError,
     struct.error,
@@ -117,7 +117,7 @@ def pixel_digest(image: Image.Image) -> str:
 
 
 @contextmanager
-def _opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(source: Source, max_pixels: int) -> Generator[Image.Image, None, None]:
     """The picture with its header read and its size checked; bad data, here or in the body, becomes an ImageError."""
     name = _name(source)
     try:
@@ -146,7 +146,9 @@ def _name(source: Source) -> str:
         return f"a picture of {len(source)} bytes"
     if isinstance(source, np.ndarray):
         return f"an array of shape {source.shape} and type {source.dtype}"
-    return f"a PIL picture of mode {source.mode}"
+    if isinstance(source, Image.Image):
+        return f"a PIL picture of mode {source.mode}"
+    return repr(source)  # whoever passes something else is told so by _from_memory
 
 
 def _stream(source: Source) -> IO[bytes] | nullcontext[None]:
@@ -168,7 +170,7 @@ def _from_memory(source: Source) -> Image.Image:
     if not isinstance(source, np.ndarray):
         raise ImageError(f"expected a path, bytes, a PIL picture or an array, not {type(source).__name__}")
     is_picture = source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))
-    if not is_picture or source.size == 0 or source.dtype not in (np.uint8, np.uint16):
+    if not is_picture or source.size == 0 or source.dtype.name not in ("uint8", "uint16"):
         raise ImageError("expected (H, W), (H, W, 3) or (H, W, 4) of uint8 or uint16, with at least one pixel")
     return Image.fromarray(source if source.dtype == np.uint8 else _eight_bits(source, bits=16))
 
@@ -195,10 +197,11 @@ def _is_heif(start: bytes) -> bool:
 
 def _read_heif_header(stream: IO[bytes]) -> Image.Image:
     try:
-        from pillow_heif import HeifImageFile  # pyright: ignore[reportMissingImports]
+        from pillow_heif import HeifImageFile  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
     except ImportError:
         raise ImageError('HEIC pictures need an extra: pip install "groundling[heif]"') from None
-    return HeifImageFile(stream)
+    image: Image.Image = HeifImageFile(stream)
+    return image
 
 
 def _check_size(size_wh: tuple[int, int], max_pixels: int) -> None:
@@ -230,7 +233,7 @@ class _HardLimit(int):
 
 
 @contextmanager
-def _pillow_limit(max_pixels: int) -> Iterator[None]:
+def _pillow_limit(max_pixels: int) -> Generator[None, None, None]:
     """Holds Pillow's one global limit at ours: some of its readers allocate while they read a header (GIF, WebP)."""
     with _PILLOW_LIMIT_LOCK:
         before = Image.MAX_IMAGE_PIXELS

@@ -1,7 +1,7 @@
 """What a model takes: token ids, labels and positions of a question, and the batches made of them.
 
-Two layouts. Training joins its samples end to end in one packed row: positions restart with each sample, and the bounds
-(`cu_seq_lens_q`) keep them apart, so nothing is padded. Generation stands its prompts side by side, padded on the left.
+Two layouts. Training joins its samples end to end in one packed row: positions restart with each sample, and their
+lengths keep them apart, so nothing is padded. Generation stands its prompts side by side, padded on the left.
 
 A label is made where its token is made: IGNORED in the prompt, the token itself in the answer and its end token.
 """
@@ -144,17 +144,14 @@ def pack_row(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
     """The samples as one row without padding: what the model's forward takes for training.
 
     `input_ids`, `labels` (1, T); `position_ids` (4, 1, T), the text position first, then time, row, column, all restarting
-    with each sample; `cu_seq_lens_q` (samples + 1,) the samples' bounds; pixels and grids of their pictures in order.
+    with each sample; `sample_lengths`, for `packed_attention`; pixels and grids of their pictures in order.
     """
-    lengths = [len(sample.input_ids) for sample in samples]
     positions = [_packed_positions(sample, processor) for sample in samples]
-    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
     row: dict[str, Any] = {
         "input_ids": torch.tensor([[token for sample in samples for token in sample.input_ids]]),
         "labels": torch.tensor([[label for sample in samples for label in sample.labels]]),
         "position_ids": torch.cat(positions, dim=1).unsqueeze(1),
-        "cu_seq_lens_q": bounds,
-        "cu_seq_lens_k": bounds,
+        "sample_lengths": [len(sample.input_ids) for sample in samples],  # no tensor: read on the CPU in every layer
         "use_cache": False,
     }
     assert row["position_ids"].shape == (4, 1, row["input_ids"].shape[1]), "without positions the model falls back to 1-D"

@@ -1,23 +1,24 @@
 """Attention for packed rows: samples and pictures joined end to end, none seeing another.
 
-One function for the language model and for the vision tower. transformers hands it the bounds of the stretches that may
-see each other (`cu_seq_lens_q`, cumulative lengths from 0), so no T x T mask is ever built. Stretches of one length are
-attended to together, in one call of torch's scaled_dot_product_attention.
+One function for the language model and for the vision tower. It is told how long the stretches are that see themselves
+only, so no T x T mask is ever built; stretches of one length are attended to in one call of torch's
+scaled_dot_product_attention.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
-PACKED_ATTENTION = "groundling_flash_varlen"  # the Qwen vision towers pass their bounds on to names with "flash" in them
+PACKED_ATTENTION = "groundling_flash_varlen"  # the Qwen vision towers hand their bounds to names with "flash" in them
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:
-    """Make the model attend within the bounds that it is given with each row (`cu_seq_lens_q`)."""
+    """Make the model attend within the samples of a row (`sample_lengths`, from `pack_row`) and the pictures in it."""
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
     # by part: for the whole model transformers would look for a flash-attention wheel of that name
     model.set_attn_implementation({"text_config": PACKED_ATTENTION, "vision_config": PACKED_ATTENTION})
@@ -33,50 +34,38 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
+    sliding_window: int | None = None,
     cu_seq_lens_q: torch.Tensor | None = None,
+    sample_lengths: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """(1, T, heads, head_dim) of the values attended to, from `query` (1, heads, T, head_dim); keys may have fewer heads.
 
-    A signature of transformers' AttentionInterface. Every stretch between two bounds sees itself only, causally where
-    the module is causal (the language model) and wholly where it is not (the vision tower).
+    A signature of transformers' AttentionInterface. A vision tower gives the bounds of its windows (`cu_seq_lens_q`,
+    cumulative from 0), which it attends to wholly; the language model, causal, gets the `sample_lengths` of the row.
     """
-    assert attention_mask is None and query.shape[0] == 1 and cu_seq_lens_q is not None, "a packed row has bounds, no mask"
-    causal = module.is_causal if is_causal is None else is_causal
-    parts: list[torch.Tensor] = []
-    places: list[torch.Tensor] = []
-    for rows in equal_stretches(cu_seq_lens_q):
-        parts.append(
-            scaled_dot_product_attention(
-                *(_stretches(states, rows) for states in (query, key, value)),
-                dropout_p=dropout,
-                is_causal=bool(causal),
-                scale=scaling,
-                enable_gqa=query.shape[1] != key.shape[1],
-            )
-            .transpose(1, 2)
-            .flatten(0, 1)
+    assert attention_mask is None and query.shape[0] == 1, "a packed row is one row, without a mask"
+    assert sliding_window is None, "a packed sample is attended to whole"
+    lengths = sample_lengths if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
+    assert lengths is not None and sum(lengths) == query.shape[2], "a packed row comes with its samples' lengths"
+    stretches = [states.split(list(lengths), dim=2) for states in (query, key, value)]
+    attended: list[torch.Tensor] = [query] * len(lengths)
+    for places in equal_places(lengths):
+        found = scaled_dot_product_attention(
+            *(torch.cat([parts[place] for place in places]) for parts in stretches),
+            dropout_p=dropout,
+            is_causal=bool(module.is_causal if is_causal is None else is_causal),
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
         )
-        places.append(rows.flatten())
-    joined = torch.cat(parts)
-    if len(parts) > 1:
-        joined = joined[torch.argsort(torch.cat(places))]
-    return joined.unsqueeze(0), None
+        for place, part in zip(places, found.transpose(1, 2), strict=True):
+            attended[place] = part
+    return torch.cat(attended).unsqueeze(0), None
 
 
-def equal_stretches(bounds: torch.Tensor) -> list[torch.Tensor]:
-    """The stretches between `bounds` (cumulative, from 0) as token indices (stretches, length), one tensor a length."""
-    starts, ends = bounds[:-1].tolist(), bounds[1:].tolist()
-    by_length: dict[int, list[int]] = {}
-    for start, end in zip(starts, ends, strict=True):
-        if end > start:
-            by_length.setdefault(end - start, []).append(start)
-    return [
-        torch.tensor(found, device=bounds.device)[:, None] + torch.arange(length, device=bounds.device)
-        for length, found in by_length.items()
-    ]
-
-
-def _stretches(states: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """(stretches, heads, length, head_dim) out of (1, heads, T, head_dim)."""
-    return states[0][:, rows].transpose(0, 1)
+def equal_places(lengths: Sequence[int]) -> list[list[int]]:
+    """Where each length stands in `lengths`: places 0, 2 and place 1 for lengths 5, 7, 5."""
+    places: dict[int, list[int]] = {}
+    for place, length in enumerate(lengths):
+        places.setdefault(length, []).append(place)
+    return list(places.values())

@@ -23,9 +23,13 @@ from groundling.dialect.family import FAMILIES, AnswerForm, Budget, Coordinates,
 from groundling.dialect.prompt import check_template
 from groundling.errors import ContractError, GroundlingError
 from groundling.geometry.images import IMAGE_POLICY
+from groundling.settings import Settings
 
 CONTRACT_FILE = "groundling.json"
 CONTRACT_VERSION = 1
+
+DEFAULT_MAX_TOKENS = 1280  # the budget of the vendor's own conversion of boxes, about 1 megapixel
+DEFAULT_MIN_TOKENS = 4
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,27 @@ def derive_contract(model_type: str, image_processor: Mapping[str, Any]) -> Cont
     )
     check_processor(contract, image_processor)
     return contract
+
+
+def recipe_contract(contract: Contract, settings: Settings, *, is_derived: bool) -> Contract:
+    """The contract that a run trains under: its checkpoint's own, changed where the recipe says otherwise.
+
+    A base model's derived contract states the most it could see, not what it should: DEFAULT_MAX_TOKENS stands in.
+    """
+    images, prompt = settings.images, settings.prompt
+    own = contract.budget
+    if is_derived:
+        own = contract.with_max_tokens(DEFAULT_MAX_TOKENS, min_tokens=DEFAULT_MIN_TOKENS).budget
+    contract = contract.with_max_tokens(
+        images.max_tokens or own.max_tokens,
+        min_tokens=images.min_tokens or own.min_pixels // own.family.token_side**2,
+    )
+    return dataclasses.replace(
+        contract,
+        prompt_template=prompt.template or contract.prompt_template,
+        system_prompt=prompt.system if prompt.system is not None else contract.system_prompt,
+        answer_form=settings.answer.form or contract.answer_form,
+    )
 
 
 def check_processor(contract: Contract, image_processor: Mapping[str, Any]) -> None:

@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from groundling.errors import SettingsError
+from groundling.settings import Part
 
-Part = Literal["vision", "merger", "language"]
 PARTS: tuple[Part, ...] = ("vision", "merger", "language")
 
 # Linear layers that take an adapter, by family and part, as PEFT matches names: a regular expression for the whole name

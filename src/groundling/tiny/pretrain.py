@@ -28,7 +28,7 @@ from groundling.tiny.scenes import SHAPES, Scene, draw_shapes
 BATCH = 64
 LEARNING_RATE = 2e-3
 WARMUP = 300
-EASY_STEPS = 1500  # scenes of one object first: where a thing is comes before which thing is meant
+STEPS_PER_OBJECT = 700  # scenes of one object first: where a thing is comes before which thing is meant
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
     schedule = LambdaLR(optimizer, lambda step: _share_of_rate(step, steps))
     started = time.process_time()
     for step in range(1, steps + 1):
-        most = 1 + min(3, step * 3 // EASY_STEPS)
+        most = 1 + min(3, step // STEPS_PER_OBJECT)
         row = pack_row(draw_samples(processor, np.random.default_rng([seed, step]), BATCH, most=most), processor)
         labels = row.pop("labels")
         logits = model(**row).logits

@@ -81,6 +81,37 @@ SHAPES: dict[str, Paint] = {
 }
 
 
+# ---- icons -----------------------------------------------------------------------------------------------------
+
+
+def _heart(draw: Draw, box: Corners, color: tuple[int, int, int]) -> None:
+    left, top, right, bottom = box
+    width, height = right - left - 1, bottom - top - 1
+    for start in (left, left + width * 0.46):
+        draw.ellipse((start, top, start + width * 0.54, top + height * 0.56), fill=color)
+    corners = [(0.05, 0.4), (0.95, 0.4), (0.5, 1)]
+    draw.polygon([(left + x * width, top + y * height) for x, y in corners], fill=color)
+
+
+def _star_points() -> list[tuple[float, float]]:
+    """Five points, stretched to fill their box."""
+    turns = np.arange(10) * np.pi / 5
+    reach = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
+    xy = np.stack([np.sin(turns) * reach, -np.cos(turns) * reach], axis=1)
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    return [(float(x), float(y)) for x, y in (xy - low) / (high - low)]
+
+
+ICONS: dict[str, Paint] = {
+    "house": _polygon([(0.5, 0), (1, 0.45), (0.85, 0.45), (0.85, 1), (0.15, 1), (0.15, 0.45), (0, 0.45)]),
+    "star": _polygon(_star_points()),
+    "heart": _heart,
+    "arrow": _polygon([(0, 0.32), (0.55, 0.32), (0.55, 0), (1, 0.5), (0.55, 1), (0.55, 0.68), (0, 0.68)]),
+    "bolt": _polygon([(0.6, 0), (0, 0.58), (0.42, 0.58), (0.3, 1), (1, 0.38), (0.56, 0.38), (0.75, 0)]),
+    "flag": _polygon([(0, 0), (1, 0.28), (0.18, 0.56), (0.18, 1), (0, 1)]),
+}
+
+
 # ---- scenes ----------------------------------------------------------------------------------------------------
 
 
@@ -121,3 +152,29 @@ def _free_box(rng: np.random.Generator, taken: list[Corners], tries: int = 20) -
 
 def _touch(a: Corners, b: Corners, gap: int = 4) -> bool:
     return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
+
+
+def draw_screen(rng: np.random.Generator, *, icons: int = 5) -> Scene:
+    """`icons` different icons, each in some colour, on a screen with a title bar and lines of text."""
+    picture = _panel(rng)
+    draw = ImageDraw.Draw(picture)
+    objects: list[Placed] = []
+    for name in rng.permutation(list(ICONS))[:icons]:
+        box = _free_box(rng, [placed.box for placed in objects])
+        if box is None:
+            continue
+        ICONS[name](draw, box, COLORS[str(rng.choice(list(COLORS)))])
+        objects.append(Placed(str(name), box))
+    return Scene(picture, objects)
+
+
+def _panel(rng: np.random.Generator) -> Image.Image:
+    """A window of a light or dark theme: a bar on top, rules of greyed text below."""
+    base = int(rng.choice([60, 90, 170, 200])) + int(rng.integers(-12, 13))
+    ink = base + (30 if base < 128 else -30)
+    picture = Image.new("RGB", (CANVAS, CANVAS), (base, base, base + 6))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, CANVAS, 14), fill=(ink, ink, ink + 8))
+    for top in range(28, CANVAS, 16):
+        draw.rectangle((10, top, 10 + int(rng.integers(40, CANVAS - 30)), top + 3), fill=(ink, ink, ink))
+    return picture

@@ -1,74 +1,179 @@
 """Checkpoints of a run: where they lie, which one to go on from, and when not to.
 
-`checkpoints/<step>/` appears only once it is whole: it is written under another name and renamed last.
+`checkpoints/<step>/`, `best/` and `final/` appear only once they are whole: each is written under another name and
+renamed last. What a killed run leaves under such a name is never read, and swept away when the run goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from groundling.errors import SettingsError
-from groundling.settings import Settings
+from groundling.errors import GroundlingError, SettingsError
+from groundling.model.load import WANTED_FILES
+from groundling.settings import Settings, load_settings
 
 RECIPE_FILE = "recipe.yaml"
-STATE_FILE = "trainer_state.json"  # transformers' own; written last into a checkpoint
+STATE_FILE = "trainer_state.json"  # transformers' own
+PARTIAL = ".partial"  # ends the name of a folder that is still being written
+
+_CHANGES_NOTHING = ("run.", "track", "train.workers")  # settings that decide what is kept, not what is learned
+
+
+# ---- what lies where -------------------------------------------------------------------------------------------
 
 
 def list_checkpoints(run: Path) -> list[Path]:
     """The whole checkpoints of a run folder, oldest first."""
     folder = run / "checkpoints"
-    found = [path for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
+    found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
     return sorted((path for path in found if (path / STATE_FILE).is_file()), key=lambda path: int(path.name))
+
+
+def read_step(checkpoint: Path) -> int:
+    """How many optimizer steps a checkpoint has behind it."""
+    return int(_read_state(checkpoint)["global_step"])
+
+
+def is_at_end(checkpoint: Path, settings: Settings) -> bool:
+    """Whether nothing is left to train: all steps are done, or no score got better for as long as the recipe waits."""
+    state = _read_state(checkpoint)
+    waited = evaluations_since_best(state["log_history"], settings.evaluate.metric)
+    patience = settings.evaluate.patience
+    return state["global_step"] >= state["max_steps"] or (patience is not None and waited >= patience)
+
+
+def evaluations_since_best(log_history: list[dict[str, Any]], metric: str) -> int:
+    """How many evaluations came after the first one with the highest score; 0 where that is the last, or there is none.
+
+    `log_history` is that of transformers' TrainerState, which every checkpoint carries.
+    """
+    scores = [line[f"eval_{metric}"] for line in log_history if f"eval_{metric}" in line]
+    return len(scores) - 1 - scores.index(max(scores)) if scores else 0
+
+
+# ---- going on --------------------------------------------------------------------------------------------------
 
 
 def find_resume(settings: Settings) -> Path | None:
     """The checkpoint to go on from, None for a fresh start; SettingsError where neither would be right.
 
     `auto` goes on with an unfinished run of the same recipe. A finished run, another recipe, or a folder of other things
-    is refused with what differs. `never` wants an empty folder; a path is gone on from as it is.
+    is refused with what differs. `never` wants an empty folder. A checkpoint's path is gone on from whatever the recipe
+    says now, in its own run folder or in an empty one.
     """
     run, wish = settings.run.dir, settings.run.resume
+    if run.exists() and not run.is_dir():
+        raise SettingsError(f"run.dir {run} is a file; choose another run.dir")
+    is_empty = not run.exists() or not any(run.iterdir())
     if wish not in ("auto", "never"):
-        return _checked(Path(wish))
-    if not run.exists() or not any(run.iterdir()):
+        return _chosen(Path(wish), run, is_empty=is_empty)
+    if is_empty:
         return None
     if wish == "never":
         raise SettingsError(f"run.resume is never, and {run} is not empty; choose another run.dir or empty it")
-    recipe = run / RECIPE_FILE
-    if not recipe.is_file():
+    if not (run / RECIPE_FILE).is_file():
         raise SettingsError(f"{run} is not empty and no run of groundling (no {RECIPE_FILE}); choose another run.dir")
-    if differences := compare_recipes(yaml.safe_load(recipe.read_text(encoding="utf-8")), settings):
-        shown = "\n".join(f"  {line}" for line in differences)
-        raise SettingsError(f"{run} holds a run of another recipe; choose another run.dir, or the same settings:\n{shown}")
-    if (run / "final").is_dir():
-        raise SettingsError(f"{run} is finished: its weights are in {run / 'final'}; choose another run.dir to train anew")
+    _refuse_other_recipe(run, settings)
+    _refuse_finished(run)
     whole = list_checkpoints(run)
     return whole[-1] if whole else None
 
 
-def compare_recipes(stored: Mapping[str, Any], settings: Settings) -> list[str]:
-    """`key: stored, now other` for each setting that a run would not share with its own earlier part."""
-    old, new = _flatten(stored), _flatten(yaml.safe_load(settings.to_yaml()))
-    free = {"run.resume", "run.dir"}  # how and where, not what
+def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
+    """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way."""
+    if not (checkpoint / STATE_FILE).is_file():
+        raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
+    if is_empty:
+        return checkpoint
+    _refuse_finished(run)
+    later = [path for path in list_checkpoints(run) if int(path.name) > read_step(checkpoint)]
+    if checkpoint.resolve() not in (path.resolve() for path in list_checkpoints(run)):
+        raise SettingsError(f"run.resume is {checkpoint}, of another run than {run}; choose an empty run.dir to go on in")
+    if later:
+        shown = ", ".join(path.name for path in later)
+        raise SettingsError(f"run.resume is {checkpoint}, and {run} has later ones: {shown}; move them away, or go on in another run.dir")
+    return checkpoint
+
+
+def _refuse_finished(run: Path) -> None:
+    if (run / "final").is_dir():
+        raise SettingsError(f"{run} is finished: its weights are in {run / 'final'}; choose another run.dir to train anew")
+
+
+def _refuse_other_recipe(run: Path, settings: Settings) -> None:
+    try:
+        stored = load_settings(run / RECIPE_FILE)
+    except GroundlingError as error:
+        raise SettingsError(f"{run} cannot be gone on with, choose another run.dir: {error}") from None
+    if differences := compare_recipes(stored, settings):
+        shown = "\n".join(f"  {line}" for line in differences)
+        raise SettingsError(f"{run} holds a run of another recipe; choose another run.dir, or the same settings:\n{shown}")
+
+
+def compare_recipes(stored: Settings, settings: Settings) -> list[str]:
+    """`key: was, now other` for each setting that a run would not share with its own earlier part."""
+    old, new = (_flatten(yaml.safe_load(recipe.to_yaml())) for recipe in (stored, settings))
     return [
         f"{key}: {old.get(key)!r} in {RECIPE_FILE}, now {new.get(key)!r}"
-        for key in sorted({*old, *new} - free)
-        if old.get(key) != new.get(key)
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not key.startswith(_CHANGES_NOTHING)
     ]
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     parts = [_flatten(inner, f"{prefix}.{key}" if prefix else str(key)) for key, inner in value.items()]
     return {key: found for part in parts for key, found in part.items()}
 
 
-def _checked(checkpoint: Path) -> Path:
-    if not (checkpoint / STATE_FILE).is_file():
-        raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
-    return checkpoint
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+def partial_name(folder: Path) -> Path:
+    """Where a folder is written until it is whole."""
+    return folder.with_name(folder.name + PARTIAL)
+
+
+def put_in_place(partial: Path, folder: Path) -> None:
+    """Give a folder that is whole now its name; one that had the name before is gone afterwards."""
+    former = partial_name(folder.with_name(f"{folder.name}-former"))
+    if folder.exists():
+        folder.rename(former)
+    partial.rename(folder)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def drop_old_checkpoints(run: Path, *, keep: int) -> None:
+    """Remove all but the newest checkpoints."""
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+
+
+def sweep_partial(run: Path) -> None:
+    """Remove what a killed run was still writing."""
+    left = [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}"), *run.glob("checkpoints/checkpoint-*")]
+    for folder in left:
+        shutil.rmtree(folder)
+
+
+def copy_model(checkpoint: Path, folder: Path) -> None:
+    """A checkpoint's weights, processor and contract as a folder of their own, without the state of its training."""
+    partial = partial_name(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for pattern in WANTED_FILES:
+        for file in checkpoint.glob(pattern):
+            if file.name != STATE_FILE:
+                shutil.copy2(file, partial)
+    put_in_place(partial, folder)

@@ -21,19 +21,16 @@ from groundling.evaluation.evaluate import evaluate
 from groundling.evaluation.report import hash_records
 from groundling.inference.predict import load
 from groundling.model.attention import use_packed_attention
-from groundling.model.contract import Contract, installed_versions
+from groundling.model.contract import Contract, installed_versions, recipe_contract
 from groundling.model.load import Checkpoint, find_checkpoint, load_model, load_processor
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts
 from groundling.settings import Settings, load_settings
-from groundling.training.checkpoint import RECIPE_FILE, find_resume
+from groundling.training.checkpoint import RECIPE_FILE, find_resume, read_step
 from groundling.training.journal import Journal
 from groundling.training.pictures import draw_first_batch
 from groundling.training.records import Gathered, gather_records, write_set_aside
 from groundling.training.trainer import GroundingTrainer
-
-DEFAULT_MAX_TOKENS = 1280  # for a base model: the budget of the vendor's own conversion of boxes, about 1 megapixel
-DEFAULT_MIN_TOKENS = 4
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     arguments.distributed_state.wait_for_everyone()  # type: ignore[union-attr]
 
     base = find_checkpoint(settings.model.name, revision=settings.model.revision)
-    processor = load_processor(base).with_contract(run_contract(base, settings))
+    processor = load_processor(base).with_contract(recipe_contract(base.contract, settings, is_derived=base.is_contract_derived))
     records = gather_records(settings, processor)
     processor = processor.with_contract(sign_contract(processor.contract, records.train))
     start_run_folder(settings, records, arguments)
@@ -89,8 +86,6 @@ def build_arguments(settings: Settings) -> TrainingArguments:
         "lr_scheduler_type": plan.schedule if plan.schedule != "constant" else "constant_with_warmup",
         "max_grad_norm": plan.max_grad_norm,
         "bf16": wants_bf16,
-        "gradient_checkpointing": plan.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if plan.gradient_checkpointing else None,
         "seed": plan.seed,
         "dataloader_num_workers": plan.workers,
         "use_cpu": not has_gpu,
@@ -110,26 +105,16 @@ def build_arguments(settings: Settings) -> TrainingArguments:
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,
     }
+    if plan.gradient_checkpointing:
+        options |= _checkpointing_options()
     return TrainingArguments(**options | settings.trainer)
 
 
-def run_contract(base: Checkpoint, settings: Settings) -> Contract:
-    """The contract that the run trains under: the checkpoint's own, changed where the recipe says otherwise."""
-    images, prompt = settings.images, settings.prompt
-    contract = base.contract
-    if base.is_contract_derived or images.max_tokens is not None or images.min_tokens is not None:
-        side = contract.patch * contract.merge
-        own = (None, None) if base.is_contract_derived else (contract.budget.max_tokens, contract.min_pixels // side**2)
-        contract = contract.with_max_tokens(
-            images.max_tokens or own[0] or DEFAULT_MAX_TOKENS,
-            min_tokens=images.min_tokens or own[1] or DEFAULT_MIN_TOKENS,
-        )
-    return dataclasses.replace(
-        contract,
-        prompt_template=prompt.template or contract.prompt_template,
-        system_prompt=prompt.system if prompt.system is not None else contract.system_prompt,
-        answer_form=settings.answer.form or contract.answer_form,
-    )
+def _checkpointing_options() -> dict[str, Any]:
+    """Gradient checkpointing under the name that this transformers has for it (another one from 5.23 on)."""
+    names = {field.name for field in dataclasses.fields(TrainingArguments)}
+    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
@@ -196,7 +181,7 @@ def build_trainer(
     if any(record.image is None for record in records.train):
         arguments.ddp_find_unused_parameters = True  # a batch of words alone leaves the vision tower out
     trainer.remove_callback(PrinterCallback)
-    resumed_step = 0 if resume is None else int(resume.name)
+    resumed_step = 0 if resume is None else read_step(resume)
     trainer.add_callback(Journal(settings.run.dir, resumed_step=resumed_step, count_tokens=lambda: trainer.tokens))
     if settings.evaluate.patience is not None:
         trainer.add_callback(EarlyStoppingCallback(settings.evaluate.patience))

@@ -93,6 +93,7 @@ def _read_row(row: RecordBatch, file: Path, line: int, folder: Path) -> Found | 
         question = values.pop("question")
         if not isinstance(question, str):
             raise RecordError(f"the question is {question!r}; expected a text")
+        target = Target(box=(left, top, left + width, top + height))
     except (RecordError, UnicodeDecodeError) as error:
         return Rejected(str(file), line, str(error))
     return Found(
@@ -101,7 +102,7 @@ def _read_row(row: RecordBatch, file: Path, line: int, folder: Path) -> Found | 
         image_name=name,
         file=file,
         line=line,
-        targets=(Target(box=(left, top, left + width, top + height)),),
+        targets=(target,),
         id=read_id(values.get("dataset_id")),
         extra=keep_extra({"answers" if key == "answer" else key: value for key, value in values.items()}),
     )

@@ -1,0 +1,393 @@
+"""The command line: one verb, one function. What a verb needs is imported when it is called.
+
+With `--json`, stdout is one JSON document and everything else goes to stderr. An error is one `error: ...` block. Exit
+codes: 0 done, 1 error-level findings or a failed run, 2 wrong use, settings or a missing file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groundling.errors import GroundlingError, RecordError, SettingsError, TrainingError
+
+app = typer.Typer(
+    name="groundling",
+    help="Teach vision-language models to point at things, and get boxes in the pixels of your own picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer carries since 0.2x
+
+ModelName = Annotated[str, typer.Argument(help="run folder, checkpoint, adapter, hub name, or tiny", metavar="MODEL")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+
+
+def main() -> None:
+    """Run the command line; ends the process with the exit code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("groundling").setLevel(logging.INFO)
+    try:
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        code = _fail(f"{error.format_message()}\nTry `{_help_line(error)}`.", 2)
+    except TrainingError as error:
+        code = _fail(str(error), 1)
+    except GroundlingError as error:
+        code = _fail(str(error), 2)
+    except OSError as error:
+        code = _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _help_line(error: Any) -> str:
+    return f"{error.ctx.command_path if error.ctx else 'groundling'} --help"
+
+
+# ---- data ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="owner/name on the hub")],
+    to: Annotated[Path | None, typer.Option(help="folder to fetch into")] = None,
+    origin: Annotated[str, typer.Option("--from", help="hub or modelscope")] = "hub",
+    revision: Annotated[str | None, typer.Option(help="branch, tag or commit")] = None,
+    kind: Annotated[str, typer.Option(help="model or dataset")] = "model",
+) -> None:
+    """Bring a model or a data set to a local folder, with its revision and the hash of every file."""
+    from groundling.data.fetch import fetch
+
+    _one_of("--from", origin, ("hub", "modelscope"))
+    _one_of("--kind", kind, ("model", "dataset"))
+    print(fetch(name, to, kind=kind, origin=origin, revision=revision))  # type: ignore[arg-type]
+
+
+@app.command()
+def convert(
+    format: Annotated[str, typer.Argument(help="textvqa, tutorial or qwen-chat")],
+    source: Annotated[str, typer.Argument(help="a file, a folder, or a hub name")],
+    out: Annotated[Path, typer.Argument(help="record file to write", metavar="OUT.jsonl")],
+    split: Annotated[str | None, typer.Option(help="sizes in rows, as train=3000,test=100; pictures stay whole")] = None,
+    seed: Annotated[int, typer.Option(help="seed of the split")] = 0,
+    frame: Annotated[
+        str | None, typer.Option(help="what a chat format's numbers count: original, thousandths, resized:PIXELS")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="leave pictures where they are, by absolute path")] = False,
+    limit: Annotated[int | None, typer.Option(help="stop after so many rows")] = None,
+) -> None:
+    """Turn another format into record files; boxes become original pixels."""
+    from groundling.data.convert import convert
+
+    done = convert(format, source, out, split=split, seed=seed, frame=frame, link=link, limit=limit)
+    for file in done.files:
+        print(file)
+    _say(f"{len(done.records)} records, {len(done.rejected)} rejected")
+    if done.rejected:
+        _say(f"each with its reason: {out.with_suffix('.rejected.jsonl')}")
+    if not done.records:
+        raise RecordError(f"nothing in {source} could be read as {format}")
+
+
+@app.command()
+def export(
+    records: Annotated[Path, typer.Argument(help="record file")],
+    format: Annotated[str, typer.Argument(help="tutorial or qwen-chat")],
+    out: Annotated[Path, typer.Argument(help="file to write")],
+    family: Annotated[str | None, typer.Option(help="whose frame the boxes are written in")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="visual tokens of one picture")] = None,
+) -> None:
+    """Write records in another tool's format, boxes in the frame that tool expects."""
+    from groundling.data.export import export
+    from groundling.data.record import read_records
+
+    done = export(read_records(records), format, out, family=family, max_tokens=max_tokens)
+    print(done.file)
+    _say(f"{done.written} written, {len(done.rejected)} rejected")
+    for bad in done.rejected[:10]:
+        _say(f"  {bad.file}:{bad.line}: {bad.reason}")
+
+
+@app.command()
+def check(
+    records: Annotated[list[Path], typer.Argument(help="record files; of several, leaks between them too")],
+    recipe: Annotated[Path | None, typer.Option(help="judge at this recipe's budget")] = None,
+    model: Annotated[str | None, typer.Option(help="judge at this model's budget")] = None,
+    to: Annotated[Path | None, typer.Option(help="folder for findings.jsonl")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="exit 1 for warnings too")] = False,
+    allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what is wrong with data before a GPU-hour is spent on it."""
+    import dataclasses
+
+    from groundling.data.check import check, summarize, write_findings
+    from groundling.data.record import scan_records
+
+    scans = [scan_records(file, allow_absolute=allow_absolute) for file in records]
+    everything = [record for scan in scans for record in scan.records]
+    with _progress("pictures") as progress:
+        findings = check(
+            everything,
+            rejected=[bad for scan in scans for bad in scan.rejected],
+            budget=_find_budget(recipe, model),
+            progress=progress,
+        )
+    if to is not None:
+        _say(str(write_findings(findings, to)))
+    print(json.dumps([dataclasses.asdict(finding) for finding in findings]) if as_json else summarize(findings))
+    levels = {finding.level for finding in findings}
+    if "error" in levels or (strict and "warning" in levels):
+        raise typer.Exit(1)
+
+
+def _find_budget(recipe: Path | None, model: str | None) -> Any:
+    if recipe is None and model is None:
+        return None
+    if recipe is not None and model is not None:
+        raise SettingsError("both --recipe and --model; the budget comes from one of them")
+    with _quiet_libraries():
+        from groundling.model.contract import recipe_contract
+        from groundling.model.load import find_checkpoint
+        from groundling.settings import load_settings
+
+        if model is not None:
+            return find_checkpoint(model).contract.budget
+        assert recipe is not None
+        settings = load_settings(recipe)
+        base = find_checkpoint(settings.model.name, revision=settings.model.revision)
+        return recipe_contract(base.contract, settings, is_derived=base.is_contract_derived).budget
+
+
+# ---- models ----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def info(
+    model: Annotated[str | None, typer.Argument(help="tell the contract of this model")] = None, as_json: AsJson = False
+) -> None:
+    """Versions, devices and extras; or the contract of a model."""
+    from groundling import info as machine
+
+    if model is None:
+        found = machine.describe_machine()
+    else:
+        with _quiet_libraries():
+            from groundling.model.load import find_checkpoint
+
+            found = find_checkpoint(model).contract.to_json()
+    print(json.dumps(found, ensure_ascii=False) if as_json else machine.as_lines(found))
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of a shipped one")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings to change", metavar="[key=value]...")] = None,
+) -> None:
+    """Tune a model as a recipe says."""
+    from groundling.settings import load_settings, read_recipe
+
+    load_settings(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
+    if os.environ.get("RANK", "0") == "0":
+        for note in read_recipe(recipe).notes:
+            _say(f"note: {note}")
+    with _quiet_libraries():
+        from groundling.training.train import train
+
+        run = train(recipe, *(overrides or []))
+    if os.environ.get("RANK", "0") == "0":
+        print(run)
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    records: Annotated[Path, typer.Argument(help="record file")],
+    to: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="another budget of visual tokens than it was trained with")] = None,
+    batch_size: Annotated[int, typer.Option(help="questions answered at once")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(help="tokens of one answer, at most")] = 512,
+    allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a model every question of a record file and score its boxes."""
+    from groundling.data.check import check, usable
+    from groundling.data.record import scan_records
+
+    scan = scan_records(records, allow_absolute=allow_absolute)
+    kept = usable(scan.records, check(scan.records))
+    set_aside = len(scan.records) + len(scan.rejected) - len(kept)
+    if set_aside:
+        _say(f"{set_aside} records cannot be used and are left out; `groundling check {records}` tells why")
+    if not kept:
+        raise RecordError(f"no record of {records} can be used")
+    folder = to or Path("evaluations") / f"{Path(model).name}-{records.stem}"
+    with _quiet_libraries():
+        from groundling.evaluation.evaluate import evaluate
+        from groundling.evaluation.report import report_to_json
+
+        grounder = _load(model, max_tokens)
+        with _progress("questions") as progress:
+            report = evaluate(
+                grounder, kept, folder, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
+            )
+    print(json.dumps(report_to_json(report), ensure_ascii=False) if as_json else _describe_scores(report))
+    _say(str(folder / "report.html"))
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="report folder")],
+    after: Annotated[Path, typer.Argument(help="report folder")],
+    to: Annotated[Path | None, typer.Option(help="folder for comparison.json and comparison.html")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether one model is better than another, question by question."""
+    from groundling.evaluation.compare import compare, comparison_to_json, write_comparison
+    from groundling.evaluation.report import read_report
+
+    found = compare(read_report(before), read_report(after))
+    if to is not None:
+        write_comparison(found, to)
+        _say(str(to / "comparison.html"))
+    if found.warning:
+        _say(f"warning: {found.warning}")
+    print(json.dumps(comparison_to_json(found), ensure_ascii=False) if as_json else _describe_changes(found))
+
+
+@app.command()
+def predict(
+    model: ModelName,
+    images: Annotated[list[Path], typer.Argument(help="pictures, or folders of them", metavar="IMAGE...")],
+    ask: Annotated[list[str], typer.Option(help="what to find; may be given several times")],
+    draw: Annotated[Path | None, typer.Option(help="folder for the pictures with boxes drawn")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="another budget of visual tokens than it was trained with")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask about pictures; boxes come back in each picture's own upright pixels."""
+    with _quiet_libraries():
+        from groundling.inference.gallery import answer_pictures, find_pictures
+
+        grounder = _load(model, max_tokens)
+        answers = answer_pictures(grounder, find_pictures(images), ask, draw=draw)
+    for failed in answers.unreadable:
+        _say(f"warning: {failed}")
+    if as_json:
+        print(json.dumps([answer.to_json() for answer in answers.found], ensure_ascii=False))
+    else:
+        for answer in answers.found:
+            print(answer)
+    if answers.unreadable:
+        raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    run: Annotated[str, typer.Argument(help="run folder or adapter")],
+    out: Annotated[Path, typer.Argument(help="folder for the merged checkpoint")],
+) -> None:
+    """Write a run as one plain bf16 checkpoint, and check that it answers as before."""
+    with _quiet_libraries():
+        from groundling.inference.merge import merge
+
+        done = merge(run, out)
+    print(done.folder)
+    _say(f"{done.same} of {done.asked} sample answers are the same to the letter")
+
+
+@app.command()
+def demo(
+    to: Annotated[Path, typer.Option(help="folder for everything it makes")] = Path("demo"),
+) -> None:
+    """Fine-tune the bundled tiny model on pictures it has never seen the like of, and show before and after."""
+    with _quiet_libraries():
+        from groundling.tiny.demo import run_demo
+
+        page = run_demo(to)
+    print(page)
+
+
+# ---- shared ----------------------------------------------------------------------------------------------------
+
+
+def _load(model: str, max_tokens: int | None) -> Any:
+    from groundling.inference.predict import load
+
+    grounder = load(model)
+    return grounder if max_tokens is None else grounder.with_max_tokens(max_tokens)
+
+
+def _describe_scores(report: Any) -> str:
+    lines = [f"{'metric':12} {'value':>7}  95 % interval"]
+    for name, value in report.metrics.items():
+        if value == value:  # NaN: applies to no record
+            low, high = report.ci95[name]
+            lines.append(f"{name:12} {value:7.3f}  {low:.3f} to {high:.3f}")
+    for name, scores in report.scores.baselines.items():
+        lines.append(f"{name + ' box':12} {scores['acc@0.5']:7.3f}  acc@0.5 of a model that sees nothing")
+    return "\n".join([*lines, f"{report.scores.n} questions"])
+
+
+def _describe_changes(found: Any) -> str:
+    lines = [f"{'metric':12} {'before':>7} {'after':>7} {'change':>7}  95 % interval      p"]
+    for name, change in found.metrics.items():
+        if change.before == change.before:
+            low, high = change.ci95
+            numbers = f"{change.before:7.3f} {change.after:7.3f} {change.difference:+7.3f}"
+            lines.append(f"{name:12} {numbers}  {low:+.3f} to {high:+.3f}  {change.p:.4f}")
+    return "\n".join([*lines, found.verdict])
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{option} {value!r}; expected {' or '.join(known)}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' own bars and hints off the screen while a model is at work."""
+    import warnings
+
+    from transformers.utils import logging as libraries
+
+    libraries.disable_progress_bar()
+    libraries.set_verbosity_error()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Something to call with (done, of how many): a bar with the time left on a terminal, silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,113 @@
+"""Asking about many pictures at once, and drawing what was answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from groundling.errors import ImageError, SettingsError
+from groundling.geometry.draw import Layer, draw_boxes
+from groundling.geometry.images import open_image
+from groundling.inference.predict import Answered, Grounder, Question
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
+COLORS = ("#f07818", "#2f7ed8", "#2ca25f", "#c51b8a", "#8c6d31", "#17becf")  # one a question
+
+
+@dataclass(frozen=True)
+class PictureAnswer:
+    """What was answered to one question about one picture file."""
+
+    image: Path
+    question: str
+    found: Answered
+
+    def to_json(self) -> dict[str, Any]:
+        """As `groundling predict --json` prints it; boxes and points in the picture's own upright pixels."""
+        answer, original = self.found
+        return {
+            "image": str(self.image),
+            "width": original.width,
+            "height": original.height,
+            "question": self.question,
+            "boxes": answer.boxes.xyxy.round(2).tolist(),
+            "labels": answer.labels,
+            "scores": None if answer.scores is None else answer.scores.tolist(),
+            "points": answer.points.xy.round(2).tolist(),
+            "text": answer.text,
+            "flaw": answer.flaw,
+            "seen": list(answer.seen.size_wh),
+        }
+
+    def __str__(self) -> str:
+        answer = self.found.answer
+        places = [*answer.boxes.xyxy.round().astype(int).tolist(), *answer.points.xy.round().astype(int).tolist()]
+        labels = answer.labels or [None] * len(places)
+        shown = "; ".join(f"{place} {label or ''}".strip() for place, label in zip(places, labels, strict=True))
+        flaw = f"  ({answer.flaw})" if answer.flaw else ""
+        return f"{self.image}: {self.question}: {shown or 'nothing'}{flaw}"
+
+
+class PictureAnswers(NamedTuple):
+    """Answers in the order of the pictures, then of the questions; and why some pictures have none."""
+
+    found: list[PictureAnswer]
+    unreadable: list[ImageError]
+
+
+def find_pictures(places: Iterable[Path]) -> list[Path]:
+    """Picture files as named, and those of the folders among them, by name. SettingsError where there are none."""
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found += sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+        else:
+            found.append(place)
+    if not found:
+        raise SettingsError(f"no pictures in {', '.join(map(str, places))}")
+    return found
+
+
+def answer_pictures(
+    grounder: Grounder, pictures: Sequence[Path], questions: Sequence[str], *, draw: Path | None = None
+) -> PictureAnswers:
+    """Every question about every picture; with `draw`, each picture with its boxes in that folder.
+
+    A picture that cannot be read keeps none of the others from being answered.
+    """
+    readable, unreadable = _sort_out(pictures)
+    asked = [(image, text) for image in readable for text in questions]
+    answers = grounder.answer_each([Question(image, text) for image, text in asked])
+    found = [PictureAnswer(image, text, answered) for (image, text), answered in zip(asked, answers, strict=True)]
+    if draw is not None:
+        for number, image in enumerate(readable):
+            draw_answers(image, found[number * len(questions) : (number + 1) * len(questions)], draw)
+    return PictureAnswers(found, unreadable)
+
+
+def draw_answers(image: Path, answers: Sequence[PictureAnswer], folder: Path) -> Path:
+    """The picture with all its answers' boxes, a colour a question, labelled with what was asked, as a PNG in `folder`."""
+    layers: list[Layer] = []
+    for number, one in enumerate(answers):
+        boxes = one.found.answer.boxes
+        labels = [label or one.question for label in one.found.answer.labels[: len(boxes)]]
+        layers.append(Layer(boxes, COLORS[number % len(COLORS)], labels))
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{image.stem}.png"
+    draw_boxes(open_image(image), layers).save(file)
+    return file
+
+
+def _sort_out(pictures: Sequence[Path]) -> tuple[list[Path], list[ImageError]]:
+    readable: list[Path] = []
+    unreadable: list[ImageError] = []
+    for path in pictures:
+        try:
+            open_image(path)
+        except ImageError as error:
+            unreadable.append(error)
+        else:
+            readable.append(path)
+    return readable, unreadable

@@ -1,0 +1,75 @@
+"""What the processes of one training do together: one reads for all, all ask for one report.
+
+Launched by `torchrun` or `accelerate launch` there are several, each with its own device and copy of the program;
+else there is one, and everything here is what it would be without.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
+
+from groundling.data.record import Record
+from groundling.errors import SettingsError
+from groundling.evaluation.evaluate import predict_records
+from groundling.evaluation.metrics import Prediction
+from groundling.inference.predict import Grounder
+from groundling.settings import Settings
+
+Made = TypeVar("Made")
+
+# What accelerate's launcher, and the `deepspeed` and `fsdp` arguments, put into the environment for an engine
+_ENGINES = {
+    "ACCELERATE_USE_DEEPSPEED": DistributedType.DEEPSPEED,
+    "ACCELERATE_USE_FSDP": DistributedType.FSDP,
+}
+
+
+def from_main_process(make: Callable[[], Made]) -> Made:
+    """What `make` gives on the main process, on every process."""
+    state = PartialState()
+    made = make() if state.is_main_process else None
+    return made if state.num_processes == 1 else broadcast_object_list([made])[0]  # type: ignore[return-value]
+
+
+def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settings) -> list[Prediction]:
+    """All predictions in the records' order, on every process, each having asked about its share."""
+    state = PartialState()
+    share = choose_share(len(records), processes=state.num_processes, process=state.process_index)
+    mine = predict_records(
+        grounder,
+        [records[index] for index in share],
+        batch_size=settings.evaluate.batch_size,
+        max_new_tokens=settings.evaluate.max_new_tokens,
+        max_pixels=settings.images.max_file_pixels,
+    )
+    if state.num_processes == 1:
+        return mine
+    found: dict[int, Prediction] = dict(gather_object(list(zip(share, mine, strict=True))))
+    return [found[index] for index in range(len(records))]
+
+
+def choose_share(count: int, *, processes: int, process: int) -> list[int]:
+    """Every so many-th of `count` records, for one process; the first ones again where they do not divide evenly.
+
+    All shares are of one size: where weights are spread over devices, every forward pass needs all processes.
+    """
+    rounds = -(-count // processes)
+    return [(process + step * processes) % count for step in range(rounds)]
+
+
+def refuse_other_engine(found: DistributedType) -> None:
+    """SettingsError where the launcher asked for an engine or for processes that are not there.
+
+    accelerate 1.15 says nothing when it runs plain data parallelism for FSDP, or one process for two on a CPU.
+    """
+    for variable, engine in _ENGINES.items():
+        if os.environ.get(variable, "false").lower() == "true" and found != engine:
+            raise SettingsError(f"asked for {engine.value}, but {found.value} runs; this machine has no devices for {engine.value}")
+    is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
+    if is_launched and "WORLD_SIZE" not in os.environ:
+        raise SettingsError("accelerate was asked for several processes and started one; use torchrun --nproc_per_node")

@@ -1,0 +1,93 @@
+"""Trackers: where curves go beside metrics.jsonl. Each is an extra, and may fail.
+
+One that is not installed stops a run before it begins. One that fails while it runs is dropped with a warning: no training
+is lost to its bookkeeping. SwanLab and TensorBoard write below the run folder; W&B and trackio where their own environment
+variables say.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from groundling.errors import SettingsError
+from groundling.settings import Settings, Tracker
+
+log = logging.getLogger(__name__)
+
+
+def refuse_missing_trackers(settings: Settings) -> None:
+    """SettingsError with the install line for a tracker that is not installed."""
+    for name in settings.track:
+        if find_spec(name) is None:
+            raise SettingsError(f'track: {name} is not installed; pip install "groundling[{name}]"')
+
+
+def build_trackers(settings: Settings) -> Trackers:
+    """The recipe's trackers, ready to be added to a Trainer's callbacks on its main process."""
+    return Trackers({name: _TRACKERS[name](settings.run.dir) for name in settings.track})
+
+
+class Trackers(TrainerCallback):
+    """Passes every event of a training on to the trackers; one that raises hears no more of it."""
+
+    def __init__(self, trackers: Mapping[str, TrainerCallback]) -> None:
+        self.trackers = dict(trackers)
+        for event in (name for name in dir(TrainerCallback) if name.startswith("on_")):
+            setattr(self, event, self._passing_on(event))
+
+    def _passing_on(self, event: str) -> Callable[..., None]:
+        def pass_on(*args: Any, **kwargs: Any) -> None:
+            for name, tracker in list(self.trackers.items()):
+                try:
+                    getattr(tracker, event)(*args, **kwargs)
+                except Exception as error:  # whatever another project's code may raise
+                    log.warning("%s is dropped, the training goes on: %s: %s", name, type(error).__name__, error)
+                    del self.trackers[name]
+
+        return pass_on
+
+
+# ---- one function a tracker ------------------------------------------------------------------------------------
+
+
+def _swanlab(run: Path) -> TrainerCallback:
+    """SwanLab's own callback: the one in transformers 5.23 fails with SwanLab 0.10 ("No active Run")."""
+    from swanlab.integration.transformers import SwanLabCallback
+
+    mode = os.environ.get("SWANLAB_MODE", "offline")  # needs no account; `swanlab sync` sends it later
+    return SwanLabCallback(project="groundling", experiment_name=run.name, mode=mode, log_dir=str(run / "swanlab"))
+
+
+def _tensorboard(run: Path) -> TrainerCallback:
+    from transformers.integrations import TensorBoardCallback
+
+    tracker = TensorBoardCallback()
+    tracker.logging_dir = str(run / "tensorboard")  # its own setting is an environment variable, one for all runs
+    return tracker
+
+
+def _wandb(_: Path) -> TrainerCallback:
+    from transformers.integrations import WandbCallback
+
+    return WandbCallback()
+
+
+def _trackio(_: Path) -> TrainerCallback:
+    from transformers.integrations import TrackioCallback
+
+    return TrackioCallback()
+
+
+_TRACKERS: dict[Tracker, Callable[[Path], TrainerCallback]] = {
+    "swanlab": _swanlab,
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "trackio": _trackio,
+}

@@ -1,0 +1,98 @@
+"""Tiny random models of each family, and processors under each family's contract: the real classes, no schooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from groundling.dialect.family import FAMILIES
+from groundling.model.contract import Contract
+from groundling.model.processor import Processor
+from groundling.tiny.build import build_tokenizer
+
+# Four heads of 16, so that a head has 8 pairs of rotary angles: 2 + 3 + 3 of them for time, row, column
+TEXT: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+    "tie_word_embeddings": True,
+}
+CLASSES: dict[str, tuple[type, type[PreTrainedModel], dict[str, Any], dict[str, Any]]] = {
+    "qwen2_vl": (
+        Qwen2VLConfig,
+        Qwen2VLForConditionalGeneration,
+        {},
+        {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
+    ),
+    "qwen2_5_vl": (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        {},
+        {
+            **{"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64},
+            **{"fullatt_block_indexes": [1], "window_size": 56},
+        },
+    ),
+    "qwen3_vl": (
+        Qwen3VLConfig,
+        Qwen3VLForConditionalGeneration,
+        {"head_dim": 16},
+        {
+            **{"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64},
+            **{"num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+        },
+    ),
+}
+
+
+def build_family_processor(name: str, *, max_tokens: int = 64) -> Processor:
+    """The tiny model's tokenizer, with the image processor and the contract of a family."""
+    family = FAMILIES[name]
+    budget = {"min_pixels": family.token_side**2, "max_pixels": max_tokens * family.token_side**2}
+    contract = Contract(
+        family=family.name,
+        coordinates=family.coordinates,
+        patch=family.patch,
+        merge=family.merge,
+        prompt_template=family.prompt_template,
+        answer_form=family.answer_form,
+        **budget,
+    )
+    images = Qwen2VLImageProcessorPil(patch_size=family.patch, merge_size=family.merge)
+    return Processor(images, build_tokenizer(), contract).with_contract(contract)
+
+
+def build_family_model(processor: Processor, *, seed: int = 0) -> PreTrainedModel:
+    """The processor's family in its smallest, with weights large enough that answers depend on every part."""
+    config_class, model_class, text, vision = CLASSES[processor.family.name]
+    token_ids = processor.tokenizer.convert_tokens_to_ids
+    config = config_class(
+        text_config=TEXT | text | {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.pad_token_id},
+        vision_config=vision,
+        image_token_id=processor.image_token_id,
+        video_token_id=token_ids("<|video_pad|>"),
+        vision_start_token_id=token_ids("<|vision_start|>"),
+        vision_end_token_id=token_ids("<|vision_end|>"),
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    model = model_class(config).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(4)  # the usual 0.02 leaves attention nearly even, and mistakes in it small
+    return model.eval()

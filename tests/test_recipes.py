@@ -1,0 +1,101 @@
+"""The shipped recipes load, say what they promise, and accelerate knows every key of the configurations beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from groundling.recipe_file import SHIPPED
+from groundling.settings import load_settings, read_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+LAUNCHES = sorted(path.name for path in (SHIPPED / "accelerate").glob("*.yaml"))
+
+
+def test_the_shipped_ones_are_all_there() -> None:
+    assert RECIPES == ["textvqa-3b", "textvqa-3b-lora", "tiny"]
+    assert LAUNCHES == ["ddp.yaml", "fsdp2.yaml", "zero2.yaml", "zero3.yaml"]
+    assert (ROOT / "recipes").resolve() == SHIPPED.resolve()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_shipped_recipe_loads_by_name(name: str) -> None:
+    settings = load_settings(name)
+    assert settings.evaluate.every
+    assert settings.data.test
+    assert not read_recipe(name).notes
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_line_of_a_recipe_fits_a_screen(name: str) -> None:
+    assert all(len(line) <= 120 for line in (SHIPPED / f"{name}.yaml").read_text().splitlines())
+
+
+def test_the_tutorials_job_done_right() -> None:
+    settings = load_settings("textvqa-3b")
+    assert settings.model.name == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert settings.images.max_tokens == 1280
+    assert (settings.tune.method, settings.tune.freeze) == ("full", ())
+    train = settings.train
+    assert train.batch_size * train.accumulate * 8 == 64  # the effective batch on 8 GPUs
+    assert (train.epochs, train.learning_rate, train.bf16, train.gradient_checkpointing) == (2, 1e-5, True, True)
+    assert settings.answer.form == "bare"
+
+
+def test_the_job_for_one_small_gpu_asks_and_answers_in_the_same_words() -> None:
+    full, lora = load_settings("textvqa-3b"), load_settings("textvqa-3b-lora")
+    assert lora.tune.method == "lora"
+    assert (lora.images.max_tokens, lora.train.batch_size, lora.train.accumulate) == (640, 1, 16)
+    assert (lora.prompt, lora.answer, lora.data.train, lora.data.test) == (
+        full.prompt,
+        full.answer,
+        full.data.train,
+        full.data.test,
+    )
+
+
+# ---- accelerate --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_accelerate_reads_a_configuration_and_knows_every_key(name: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(SHIPPED / "accelerate" / name))  # refuses unknown keys of the first level
+    assert (config.num_processes, config.num_machines, config.mixed_precision) == (8, 1, "bf16")
+    known = {action.dest for action in launch_command_parser()._actions}
+    assert {*config.deepspeed_config, *config.fsdp_config} <= known
+
+
+def read(name: str) -> dict[str, object]:
+    return yaml.safe_load((SHIPPED / "accelerate" / name).read_text())
+
+
+def test_each_configuration_asks_for_its_engine() -> None:
+    engines = {name: read(name)["distributed_type"] for name in LAUNCHES}
+    assert engines == {
+        "ddp.yaml": "MULTI_GPU",
+        "fsdp2.yaml": "FSDP",
+        "zero2.yaml": "DEEPSPEED",
+        "zero3.yaml": "DEEPSPEED",
+    }
+
+
+def test_deepspeed_takes_batch_and_clipping_from_the_recipe_and_saves_whole_weights() -> None:
+    for name, stage in (("zero2.yaml", 2), ("zero3.yaml", 3)):
+        deepspeed = read(name)["deepspeed_config"]
+        assert isinstance(deepspeed, dict)
+        assert deepspeed["zero_stage"] == stage
+        assert not deepspeed.keys() & {"gradient_accumulation_steps", "gradient_clipping"}
+        assert deepspeed.get("zero3_save_16bit_model", stage == 2)
+
+
+def test_fsdp_is_the_second_version_and_saves_whole_weights() -> None:
+    fsdp = read("fsdp2.yaml")["fsdp_config"]
+    assert isinstance(fsdp, dict)
+    assert fsdp["fsdp_version"] == 2
+    assert fsdp["fsdp_state_dict_type"] == "FULL_STATE_DICT"
