@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from groundling.model.processor import Processor
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,4 +22,23 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("GROUNDLING_SHARED", ROOT.parent / "shared")) / "data"
     if not folder.is_dir():
         pytest.skip(f"needs real data in {folder.parent.name}/data beside the repository (or GROUNDLING_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_processor() -> Processor:
+    """The bundled model's processor under its contract, built anew."""
+    from groundling.tiny.build import build_processor
+
+    return build_processor()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tiny_processor: Processor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the bundled model's architecture with random weights; not to be written to."""
+    from groundling.tiny.build import build_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    build_model(tiny_processor).save_pretrained(folder)
+    tiny_processor.save(folder)
     return folder

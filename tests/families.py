@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from transformers import (
     PreTrainedModel,
     Qwen2_5_VLConfig,
@@ -16,7 +18,9 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from groundling.data.record import Record, Target
 from groundling.dialect.family import FAMILIES
+from groundling.inference.batch import Sample, encode_record
 from groundling.model.contract import Contract
 from groundling.model.processor import Processor
 from groundling.tiny.build import build_tokenizer
@@ -80,8 +84,14 @@ def build_family_model(processor: Processor, *, seed: int = 0) -> PreTrainedMode
     """The processor's family in its smallest, with weights large enough that answers depend on every part."""
     config_class, model_class, text, vision = CLASSES[processor.family.name]
     token_ids = processor.tokenizer.convert_tokens_to_ids
+    tokens = {
+        "vocab_size": len(processor.tokenizer),
+        "bos_token_id": processor.pad_token_id,
+        "eos_token_id": processor.end_token_id,
+        "pad_token_id": processor.pad_token_id,
+    }
     config = config_class(
-        text_config=TEXT | text | {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.pad_token_id},
+        text_config=TEXT | text | tokens,
         vision_config=vision,
         image_token_id=processor.image_token_id,
         video_token_id=token_ids("<|video_pad|>"),
@@ -96,3 +106,21 @@ def build_family_model(processor: Processor, *, seed: int = 0) -> PreTrainedMode
             if parameter.ndim > 1:
                 parameter.mul_(4)  # the usual 0.02 leaves attention nearly even, and mistakes in it small
     return model.eval()
+
+
+def draw_samples(processor: Processor, *, seed: int = 0) -> list[Sample]:
+    """Questions with answers about pictures of three sizes, two samples of one length, and one without a picture."""
+    rng = np.random.default_rng(seed)
+    found = Target(box=(1, 2, 30, 40), label="mug")
+    sizes = [(120, 80), (200, 150), (64, 64), (120, 80)]
+    samples = [
+        encode_record(processor, Record(question="the mug", image=None, targets=(found,)), draw_noise(rng, *size))
+        for size in sizes
+    ]
+    words = Record(question=f"what is {seed} and {seed}?", image=None, answer="twice as much")
+    return [samples[0], encode_record(processor, words, None), *samples[1:]]
+
+
+def draw_noise(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """A picture in which every pixel differs."""
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))

@@ -4,7 +4,7 @@
     grounder = gl.load("runs/first")
     answer = grounder.predict("photo.jpg", "the red mug")     # answer.boxes is in the photo's own upright pixels
 
-Importing loads neither torch nor transformers; the names below that need them bring them when they are first used.
+Importing loads neither torch nor transformers nor numpy; what needs them brings them when it is first used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from groundling.errors import ContractError, FrameError, GroundlingError, ImageError, RecordError, SettingsError
-from groundling.geometry.boxes import Boxes, Points, iou
 from groundling.geometry.frame import Frame
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from groundling.evaluation.compare import compare
     from groundling.evaluation.evaluate import evaluate
     from groundling.evaluation.report import Report, read_report
+    from groundling.geometry.boxes import Boxes, Points, iou
     from groundling.inference.merge import merge
     from groundling.inference.predict import Grounder, load
     from groundling.training.train import train
@@ -33,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES: dict[str, str] = {
     "Answer": "groundling.dialect.answer",
+    "Boxes": "groundling.geometry.boxes",
     "Conversion": "groundling.data.convert",
     "Grounder": "groundling.inference.predict",
     "Record": "groundling.data.record",
@@ -43,8 +44,10 @@ _HOMES: dict[str, str] = {
     "convert": "groundling.data.convert",
     "evaluate": "groundling.evaluation.evaluate",
     "export": "groundling.data.export",
+    "iou": "groundling.geometry.boxes",
     "load": "groundling.inference.predict",
     "merge": "groundling.inference.merge",
+    "Points": "groundling.geometry.boxes",
     "read_answer": "groundling.dialect.answer",
     "read_records": "groundling.data.record",
     "read_report": "groundling.evaluation.report",

@@ -85,7 +85,9 @@ def convert(
     format: Annotated[str, typer.Argument(help="textvqa, tutorial or qwen-chat")],
     source: Annotated[str, typer.Argument(help="a file, a folder, or a hub name")],
     out: Annotated[Path, typer.Argument(help="record file to write", metavar="OUT.jsonl")],
-    split: Annotated[str | None, typer.Option(help="sizes in rows, as train=3000,test=100; pictures stay whole")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="sizes in rows, as train=3000,test=100; pictures stay whole")
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of the split")] = 0,
     frame: Annotated[
         str | None, typer.Option(help="what a chat format's numbers count: original, thousandths, resized:PIXELS")
@@ -221,7 +223,9 @@ def evaluate(
     model: ModelName,
     records: Annotated[Path, typer.Argument(help="record file")],
     to: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="another budget of visual tokens than it was trained with")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="another budget of visual tokens than it was trained with")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="questions answered at once")] = 16,
     max_new_tokens: Annotated[int, typer.Option(help="tokens of one answer, at most")] = 512,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
@@ -278,7 +282,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="pictures, or folders of them", metavar="IMAGE...")],
     ask: Annotated[list[str], typer.Option(help="what to find; may be given several times")],
     draw: Annotated[Path | None, typer.Option(help="folder for the pictures with boxes drawn")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="another budget of visual tokens than it was trained with")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="another budget of visual tokens than it was trained with")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask about pictures; boxes come back in each picture's own upright pixels."""
@@ -306,8 +312,11 @@ def merge(
     """Write a run as one plain bf16 checkpoint, and check that it answers as before."""
     with _quiet_libraries():
         from groundling.inference.merge import merge
+        from groundling.inference.predict import Question
+        from groundling.tiny.scenes import sample_scenes
 
-        done = merge(run, out)
+        asked = [Question(scene.picture, f"the {scene.objects[0].name}") for scene in sample_scenes(8)]
+        done = merge(run, out, questions=asked)
     print(done.folder)
     _say(f"{done.same} of {done.asked} sample answers are the same to the letter")
 

@@ -37,6 +37,7 @@ OWNED: dict[str, str] = {
     "max_grad_norm": "train.max_grad_norm",
     "bf16": "train.bf16",
     "gradient_checkpointing": "train.gradient_checkpointing",
+    "activation_checkpointing": "train.gradient_checkpointing",
     "seed": "train.seed",
     "dataloader_num_workers": "train.workers",
     "eval_steps": "evaluate.every",
@@ -58,6 +59,11 @@ DECIDED: dict[str, str] = {
     "do_train": "`groundling train` trains",
     "do_eval": "evaluate.every says when",
     "remove_unused_columns": "records reach the model through groundling's own batches",
+    "save_only_model": "a checkpoint without the optimizer's state could not be gone on from",
+    "auto_find_batch_size": "it changes how many samples a step sees; set train.batch_size and train.accumulate",
+    "average_tokens_across_devices": "the loss is always a mean over the answer tokens of all devices",
+    "hub_token": "recipes are kept in run folders, which is no place for secrets; set HF_TOKEN in the environment",
+    "push_to_hub_token": "recipes are kept in run folders, which is no place for secrets; set HF_TOKEN in the environment",
 }
 """TrainingArguments that groundling always sets itself, with the reason."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -99,17 +100,17 @@ def _encode_prompt(processor: Processor, texts: Sequence[str], patches: Patches 
 
 
 def encode_pieces(processor: Processor, pieces: Sequence[Piece]) -> list[int]:
-    """Token ids of text in pieces. Control tokens act only in control pieces; elsewhere they are ordinary characters."""
-    control = re.compile("|".join(re.escape(token) for token in processor.control_tokens))
-    texts = [text for piece in pieces for text in ([piece.text] if piece.is_control else _defuse(piece.text, control))]
+    """Token ids of text in pieces. Control tokens act only in control pieces; elsewhere they are plain characters."""
+    begins = processor.control_begins
+    texts = [text for piece in pieces for text in ([piece.text] if piece.is_control else _defuse(piece.text, begins))]
     encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [token for ids in encoded for token in ids]  # type: ignore[union-attr]
 
 
-def _defuse(text: str, control: re.Pattern[str]) -> list[str]:
+def _defuse(text: str, begins: re.Pattern[str]) -> list[str]:
     """The text cut after the first character of every control token in it, so that none is left whole."""
-    cuts = [0, *(match.start() + 1 for match in control.finditer(text)), len(text)]
-    return [text[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
+    cuts = [0, *(match.start() + 1 for match in begins.finditer(text)), len(text)]
+    return [text[start:end] for start, end in pairwise(cuts)]
 
 
 def _visual_tokens(grid: tuple[int, int, int], merge: int) -> int:
@@ -123,8 +124,8 @@ def _visual_tokens(grid: tuple[int, int, int], merge: int) -> int:
 def mrope_positions(input_ids: list[int], grid: tuple[int, int, int] | None, processor: Processor) -> torch.Tensor:
     """(3, T): time, row and column of each token (multimodal rotary positions, arXiv 2409.12191 section 2.1).
 
-    Words count up in all three alike. The picture's tokens keep one time, and count rows and columns from where the words
-    stopped; the words after it go on past the larger of its sides.
+    Words count up in all three alike. The picture's tokens keep one time, and count rows and columns from where the
+    words stopped; the words after it go on past the larger of its sides.
     """
     length = len(input_ids)
     if grid is None:
@@ -143,8 +144,8 @@ def mrope_positions(input_ids: list[int], grid: tuple[int, int, int] | None, pro
 def pack_row(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
     """The samples as one row without padding: what the model's forward takes for training.
 
-    `input_ids`, `labels` (1, T); `position_ids` (4, 1, T), the text position first, then time, row, column, all restarting
-    with each sample; `sample_lengths`, for `packed_attention`; pixels and grids of their pictures in order.
+    `input_ids`, `labels` (1, T); `position_ids` (4, 1, T), the text position first, then time, row, column, all
+    restarting with each sample; `sample_lengths`, for `packed_attention`; pixels and grids of the pictures in order.
     """
     positions = [_packed_positions(sample, processor) for sample in samples]
     row: dict[str, Any] = {
@@ -154,7 +155,9 @@ def pack_row(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
         "sample_lengths": [len(sample.input_ids) for sample in samples],  # no tensor: read on the CPU in every layer
         "use_cache": False,
     }
-    assert row["position_ids"].shape == (4, 1, row["input_ids"].shape[1]), "without positions the model falls back to 1-D"
+    assert row["position_ids"].shape == (4, 1, row["input_ids"].shape[1]), (
+        "without positions the model falls back to 1-D"
+    )
     return row | _join_pictures(samples)
 
 
@@ -167,7 +170,9 @@ def pad_left(samples: Sequence[Sample], processor: Processor) -> dict[str, torch
     return {
         "input_ids": ids,
         "attention_mask": torch.tensor(mask),
-        "mm_token_type_ids": (ids == processor.image_token_id).int(),  # without it Qwen2.5-VL silently uses 1-D positions
+        "mm_token_type_ids": (
+            ids == processor.image_token_id
+        ).int(),  # without it Qwen2.5-VL silently uses 1-D positions
     } | _join_pictures(samples)
 
 

@@ -88,7 +88,7 @@ def answer_pictures(
 
 
 def draw_answers(image: Path, answers: Sequence[PictureAnswer], folder: Path) -> Path:
-    """The picture with all its answers' boxes, a colour a question, labelled with what was asked, as a PNG in `folder`."""
+    """The picture with its answers' boxes, a colour a question, labelled, as a PNG in `folder`; returns that file."""
     layers: list[Layer] = []
     for number, one in enumerate(answers):
         boxes = one.found.answer.boxes

@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from groundling.inference.batch import Sample, pad_left
+from groundling.model.attention import padded_attention
 from groundling.model.processor import Processor
 
 
@@ -39,11 +40,9 @@ def _generate_batch(
     model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], max_new_tokens: int
 ) -> list[str]:
     inputs = {name: value.to(model.device) for name, value in pad_left(prompts, processor).items()}
-    assert "mm_token_type_ids" in inputs
     ends = [processor.end_token_id, processor.pad_token_id]
     plan = GenerationConfig(
         do_sample=False,
-        repetition_penalty=1.0,  # published models come with 1.05, which bends coordinates away from repeated digits
         max_new_tokens=max_new_tokens,
         eos_token_id=ends,
         pad_token_id=processor.pad_token_id,
@@ -52,24 +51,17 @@ def _generate_batch(
     ids = model.generate(**inputs, generation_config=plan)  # type: ignore[operator]
     answers = ids[:, inputs["input_ids"].shape[1] :].tolist()
     kept = [answer[: next((place for place, token in enumerate(answer) if token in ends), None)] for answer in answers]
-    return processor.tokenizer.batch_decode(kept, skip_special_tokens=False)
+    return processor.tokenizer.batch_decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 @contextmanager
 def _ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
     """The model in evaluation mode with attention over padded batches; afterwards as it was before."""
-    was_training, parts = model.training, _attention_of(model)
+    in_training = [module for module in model.modules() if module.training]
     model.eval()
-    model.set_attn_implementation(dict.fromkeys(parts, "sdpa"))
     try:
-        with torch.inference_mode():
+        with padded_attention(model), torch.inference_mode():
             yield
     finally:
-        model.set_attn_implementation(parts)
-        model.train(was_training)
-
-
-def _attention_of(model: PreTrainedModel) -> dict[str, str]:
-    """How each part of the model attends, by the name of its configuration."""
-    config = model.config
-    return {name: getattr(config, name)._attn_implementation for name in ("text_config", "vision_config")}
+        for module in in_training:
+            module.training = True

@@ -7,7 +7,8 @@ scaled_dot_product_attention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,22 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
     # by part: for the whole model transformers would look for a flash-attention wheel of that name
     model.set_attn_implementation({"text_config": PACKED_ATTENTION, "vision_config": PACKED_ATTENTION})
+
+
+@contextmanager
+def padded_attention(model: PreTrainedModel) -> Iterator[None]:
+    """The model attends over prompts side by side, as generation has them; afterwards as it did before.
+
+    The pictures of a batch come end to end, so the vision tower's attention is packed here too.
+    """
+    config = model.config
+    before = {part: getattr(config, part)._attn_implementation for part in ("text_config", "vision_config")}
+    use_packed_attention(model)
+    model.set_attn_implementation({"text_config": "sdpa"})
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def packed_attention(
@@ -39,10 +56,11 @@ def packed_attention(
     sample_lengths: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """(1, T, heads, head_dim) of the values attended to, from `query` (1, heads, T, head_dim); keys may have fewer heads.
+    """(1, T, heads, head_dim) of the values attended to, from `query` (1, heads, T, head_dim).
 
-    A signature of transformers' AttentionInterface. A vision tower gives the bounds of its windows (`cu_seq_lens_q`,
-    cumulative from 0), which it attends to wholly; the language model, causal, gets the `sample_lengths` of the row.
+    The signature is that of transformers' AttentionInterface. A vision tower gives the bounds of its windows
+    (`cu_seq_lens_q`, cumulative from 0), each attended to whole; the language model, causal, gets the row's
+    `sample_lengths`. Keys may have fewer heads than queries, a divisor of their number.
     """
     assert attention_mask is None and query.shape[0] == 1, "a packed row is one row, without a mask"
     assert sliding_window is None, "a packed sample is attended to whole"

@@ -7,17 +7,22 @@ evaluation, prediction and serving read it and nothing else, so they cannot disa
      "max_pixels": 1003520, "image_backend": "pil", "image_policy": {"orientation": "upright", ...},
      "prompt_template": "Locate {question} ...", "system_prompt": null, "answer_form": "fenced",
      "trained_on": {"sha256": "...", "records": 3000}, "made_with": {"groundling": "0.1.0", ...}}
+
+Whatever changes what a model sees or says comes with a new `version`, and another version is refused; so a key that
+this groundling does not know only informs, and is left out.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from groundling.dialect.family import FAMILIES, AnswerForm, Budget, Coordinates, Family, find_family
 from groundling.dialect.prompt import check_template
@@ -58,7 +63,8 @@ class Contract:
             Budget(family, self.min_pixels, self.max_pixels)
         except GroundlingError as error:
             raise ContractError(f"the contract cannot hold: {error}") from None
-        _refuse_difference(self, _facts_of(family), f"groundling's table of families says of {family.name}")
+        _refuse_difference(self.to_json(), _facts_of(family), f"groundling's table of families says of {family.name}")
+        _refuse_difference(self.image_policy, IMAGE_POLICY, "groundling's one image door says")
 
     @property
     def known_family(self) -> Family:
@@ -85,14 +91,16 @@ class Contract:
 def derive_contract(model_type: str, image_processor: Mapping[str, Any]) -> Contract:
     """The contract of a base model: its family's row, and the budget of its own `preprocessor_config.json`."""
     family = find_family(model_type)
+    least, most = _pixels_of(image_processor)
     contract = Contract(
         family=family.name,
         coordinates=family.coordinates,
         patch=family.patch,
         merge=family.merge,
+        min_pixels=least,
+        max_pixels=most,
         prompt_template=family.prompt_template,
         answer_form=family.answer_form,
-        **_pixels_of(image_processor),
     )
     check_processor(contract, image_processor)
     return contract
@@ -102,17 +110,18 @@ def recipe_contract(contract: Contract, settings: Settings, *, is_derived: bool)
     """The contract that a run trains under: its checkpoint's own, changed where the recipe says otherwise.
 
     A base model's derived contract states the most it could see, not what it should: DEFAULT_MAX_TOKENS stands in.
+    A least set above the most is a ContractError; one that was not set goes down with it.
     """
     images, prompt = settings.images, settings.prompt
-    own = contract.budget
     if is_derived:
-        own = contract.with_max_tokens(DEFAULT_MAX_TOKENS, min_tokens=DEFAULT_MIN_TOKENS).budget
-    contract = contract.with_max_tokens(
-        images.max_tokens or own.max_tokens,
-        min_tokens=images.min_tokens or own.min_pixels // own.family.token_side**2,
-    )
+        contract = contract.with_max_tokens(DEFAULT_MAX_TOKENS, min_tokens=DEFAULT_MIN_TOKENS)
+    area = contract.known_family.token_side**2
+    most = contract.max_pixels if images.max_tokens is None else images.max_tokens * area
+    least = min(contract.min_pixels, most) if images.min_tokens is None else images.min_tokens * area
     return dataclasses.replace(
         contract,
+        min_pixels=least,
+        max_pixels=most,
         prompt_template=prompt.template or contract.prompt_template,
         system_prompt=prompt.system if prompt.system is not None else contract.system_prompt,
         answer_form=settings.answer.form or contract.answer_form,
@@ -121,9 +130,15 @@ def recipe_contract(contract: Contract, settings: Settings, *, is_derived: bool)
 
 def check_processor(contract: Contract, image_processor: Mapping[str, Any]) -> None:
     """ContractError with both values where the processor's configuration says otherwise than the contract."""
-    stated = {"patch": image_processor.get("patch_size"), "merge": image_processor.get("merge_size")}
-    known = {name: value for name, value in stated.items() if value is not None}
-    _refuse_difference(contract, known | _pixels_of(image_processor), "the processor beside it says")
+    least, most = _pixels_of(image_processor)
+    stated = {
+        "patch": image_processor.get("patch_size"),
+        "merge": image_processor.get("merge_size"),
+        "min_pixels": least,
+        "max_pixels": most,
+    }
+    told = {name: value for name, value in stated.items() if value is not None}
+    _refuse_difference(contract.to_json(), told, "the processor beside it says")
 
 
 def read_contract(folder: Path) -> Contract | None:
@@ -156,41 +171,36 @@ def installed_versions() -> dict[str, str]:
 
 
 def _parse_contract(value: Any, file: Path) -> Contract:
-    if not isinstance(value, dict) or value.get("version") != CONTRACT_VERSION:
-        found = value.get("version") if isinstance(value, dict) else value
+    found = value.get("version") if isinstance(value, dict) else value
+    if found != CONTRACT_VERSION:
         raise ContractError(f"{file}: version {found!r} of the contract; this groundling reads {CONTRACT_VERSION}")
-    fields = {field.name: field for field in dataclasses.fields(Contract)}
-    needed = {name for name, field in fields.items() if _is_required(field)}
-    if missing := sorted(needed - value.keys()):
-        raise ContractError(f"{file}: the contract lacks {', '.join(missing)}")
     try:
-        return Contract(**{name: value[name] for name in fields if name in value})
-    except TypeError as error:
-        raise ContractError(f"{file}: a value of the wrong kind: {error}") from None
-    except ContractError as error:
-        raise ContractError(f"{file}: {error}") from None
-
-
-def _is_required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        return TypeAdapter(Contract).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    raise ContractError(f"{file}: {'; '.join(problem.removeprefix(': Value error, ') for problem in problems)}")
 
 
 def _facts_of(family: Family) -> dict[str, Any]:
     return {"coordinates": family.coordinates, "patch": family.patch, "merge": family.merge}
 
 
-def _pixels_of(image_processor: Mapping[str, Any]) -> dict[str, int]:
-    """The budget as a processor states it: `size` where it has one, else the older `min_pixels` and `max_pixels`."""
-    size = image_processor.get("size") or {}
-    least = size.get("shortest_edge") or image_processor.get("min_pixels")
-    most = size.get("longest_edge") or image_processor.get("max_pixels")
-    if not least or not most:
-        raise ContractError(f"the image processor states no budget of pixels: size is {dict(size)!r}")
-    return {"min_pixels": int(least), "max_pixels": int(most)}
+def _pixels_of(image_processor: Mapping[str, Any]) -> tuple[int, int]:
+    """Least and most pixels that a processor states; as in transformers, `min_pixels` and `max_pixels` come first."""
+    size = image_processor.get("size")
+    places = [image_processor, size if isinstance(size, Mapping) else {}]
+    least = _first_stated(places, "min_pixels", "shortest_edge")
+    most = _first_stated(places, "max_pixels", "longest_edge")
+    if not isinstance(least, int) or not isinstance(most, int):
+        raise ContractError(f"the image processor states no budget of pixels: size is {size!r}")
+    return least, most
 
 
-def _refuse_difference(contract: Contract, expected: Mapping[str, Any], who: str) -> None:
+def _first_stated(places: Sequence[Mapping[str, Any]], *names: str) -> Any:
+    return next((place[name] for place in places for name in names if place.get(name) is not None), None)
+
+
+def _refuse_difference(found: Mapping[str, Any], expected: Mapping[str, Any], who: str) -> None:
     for name, value in expected.items():
-        found = dataclasses.asdict(contract)[name]
-        if found != value:
-            raise ContractError(f"the contract says {name} {found!r}, but {who} {value!r}")
+        if name in found and found[name] != value:
+            raise ContractError(f"the contract says {name} {found[name]!r}, but {who} {value!r}")

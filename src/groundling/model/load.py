@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, PreTrainedModel
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from groundling.errors import ContractError, SettingsError
-from groundling.model.contract import CONTRACT_FILE, Contract, check_processor, derive_contract, read_contract
+from groundling.model.contract import Contract, check_processor, derive_contract, read_contract
 from groundling.model.processor import Processor
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).parents[1] / "tiny" / "weights"
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]  # of a hub repository; no pickles among them
+CONFIGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +45,22 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
-    """The checkpoint of that name. SettingsError where there is none, ContractError where its parts contradict."""
+    """The checkpoint of that name. SettingsError where there is none, ContractError where its parts contradict.
+
+    A run folder means its best weights, else its final ones. An adapter without a contract is under its base's.
+    `revision` is of a hub name.
+    """
     folder = _find_folder(name, revision)
-    adapter = _read_json(folder / "adapter_config.json")
-    base = None if adapter is None else str(adapter.get("base_model_name_or_path"))
+    _refuse_foreign_code(folder)
+    base = _read_base(folder)
     contract = read_contract(folder)
-    if contract is None:
-        contract_source = folder if base is None else find_checkpoint(base).folder
-        contract = read_contract(contract_source) or _derive(contract_source, name)
-        is_derived = not (contract_source / CONTRACT_FILE).is_file()
-        return Checkpoint(name, folder, base, is_derived, contract)
-    if (stated := _read_json(folder / "preprocessor_config.json")) is not None:
-        check_processor(contract, stated)
-    return Checkpoint(name, folder, base, False, contract)
+    if contract is not None:
+        _check_parts(contract, folder)
+        return Checkpoint(name, folder, base, False, contract)
+    if base is not None:
+        below = _find_base(base, folder)
+        return Checkpoint(name, folder, base, below.is_contract_derived, below.contract)
+    return Checkpoint(name, folder, None, True, _derive(folder, name))
 
 
 def _find_folder(name: str, revision: str | None) -> Path:
@@ -67,34 +72,77 @@ def _find_folder(name: str, revision: str | None) -> Path:
             return _download(name, revision)
         raise SettingsError(f"no model {name!r}: neither a folder here, nor a hub name like owner/model, nor {TINY!r}")
     for part in (folder / "best", folder / "final", folder):
-        if _has_weights(part):
+        if (part / "config.json").is_file() or (part / "adapter_config.json").is_file():
             return part
-    raise SettingsError(f"{folder} holds no checkpoint: no config.json or adapter_config.json in it, its best/ or its final/")
-
-
-def _has_weights(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file()
+    hint = f"; its {folder / 'checkpoints'} may be named themselves" if (folder / "checkpoints").is_dir() else ""
+    raise SettingsError(
+        f"{folder} holds no model: neither config.json nor adapter_config.json in it, its best/ or its final/{hint}"
+    )
 
 
 def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED_FILES, ignore_patterns=["*/*"]))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:  # OSError: no network, and no copy from before
         raise SettingsError(
             f"no folder {name!r} here, and the hub gave none of that name ({type(error).__name__}: "
-            f"{str(error).splitlines()[0]}); `groundling fetch {name}` brings one to a local folder"
+            f"{_first_line(error)}); `groundling fetch {name}` brings one to a local folder"
         ) from None
+
+
+def _refuse_foreign_code(folder: Path) -> None:
+    for file in CONFIGS:
+        if "auto_map" in (_read_json(folder / file) or {}):
+            raise ContractError(f"{folder / file} wants to run code of its own (auto_map); groundling runs none")
+
+
+def _read_base(folder: Path) -> str | None:
+    """The name of the model that an adapter sits on; None for a folder that is no adapter."""
+    adapter = _read_json(folder / "adapter_config.json")
+    if adapter is None:
+        return None
+    base = adapter.get("base_model_name_or_path")
+    if not isinstance(base, str):
+        raise ContractError(f"{folder / 'adapter_config.json'}: base_model_name_or_path is {base!r}, no model's name")
+    return base
+
+
+def _find_base(base: str, adapter: Path) -> Checkpoint:
+    try:
+        if _read_base(_find_folder(base, None)) is not None:
+            raise ContractError(f"{adapter} is an adapter of another one, {base}; `groundling merge` that one first")
+        return find_checkpoint(base)
+    except SettingsError as error:
+        raise SettingsError(f"{adapter} is an adapter, and the model it sits on cannot be found: {error}") from None
+
+
+def _check_parts(contract: Contract, folder: Path) -> None:
+    """ContractError where the model's or the processor's configuration says otherwise than the contract beside it."""
+    config = _read_json(folder / "config.json")
+    images = _read_json(folder / "preprocessor_config.json")
+    if config is not None and (found := config.get("model_type")) != contract.family:
+        raise ContractError(f"{folder}: the contract says family {contract.family!r}, but config.json says {found!r}")
+    if images is not None:
+        try:
+            check_processor(contract, images)
+        except ContractError as error:
+            raise ContractError(f"{folder}: {error}") from None
 
 
 def _derive(folder: Path, name: str) -> Contract:
     config = _read_json(folder / "config.json")
-    stated = _read_json(folder / "preprocessor_config.json")
-    if config is None or stated is None:
-        raise ContractError(f"{folder} has no groundling.json, and no config.json with preprocessor_config.json to derive it from")
-    contract = derive_contract(str(config.get("model_type")), stated)
+    images = _read_json(folder / "preprocessor_config.json")
+    if config is None or images is None:
+        raise ContractError(
+            f"{folder} has no groundling.json, and no config.json with preprocessor_config.json to derive it from"
+        )
+    try:
+        contract = derive_contract(str(config.get("model_type")), images)
+    except (ContractError, SettingsError) as error:
+        raise type(error)(f"{folder}: {error}") from None
     log.info(
         "%s is a base model: contract derived (%s, %s, %d to %d pixels)",
         *(name, contract.family, contract.coordinates, contract.min_pixels, contract.max_pixels),
@@ -103,6 +151,7 @@ def _derive(folder: Path, name: str) -> Contract:
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:
+    """The object in a file; None where there is no such file."""
     if not file.is_file():
         return None
     try:
@@ -118,18 +167,25 @@ def _read_json(file: Path) -> dict[str, Any] | None:
 
 
 def load_processor(checkpoint: Checkpoint) -> Processor:
-    """The image processor, tokenizer and chat template of a checkpoint, at its contract's budget."""
+    """The image processor, tokenizer and chat template of a checkpoint, at its contract's budget.
+
+    An adapter without a processor of its own has its base's. ContractError where a file is missing or broken.
+    """
     folder = checkpoint.folder
-    if checkpoint.base is not None and not (folder / "tokenizer_config.json").is_file():
-        folder = find_checkpoint(checkpoint.base).folder
-    _refuse_foreign_code(folder)
-    images = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if checkpoint.base is not None and not (folder / "preprocessor_config.json").is_file():
+        folder = _find_base(checkpoint.base, folder).folder
+    try:
+        images = Qwen2VLImageProcessorPil.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{folder}: its processor cannot be loaded: {_first_line(error)}") from error
     template = _read_json(folder / "chat_template.json")  # where older checkpoints keep the processor's template
     if template is not None:
-        tokenizer.chat_template = template["chat_template"]
+        tokenizer.chat_template = template.get("chat_template")
     if tokenizer.chat_template is None:
-        raise ContractError(f"{folder} has no chat template: neither chat_template.jinja, chat_template.json nor the tokenizer's")
+        raise ContractError(
+            f"{folder} has no chat template: neither chat_template.jinja, chat_template.json nor the tokenizer's"
+        )
     assert isinstance(images, Qwen2VLImageProcessorPil)
     return Processor(images, tokenizer, checkpoint.contract).with_contract(checkpoint.contract)
 
@@ -141,52 +197,65 @@ def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, is_trainable: bool
     """
     if checkpoint.base is None:
         return _load_whole(checkpoint.folder, dtype)
-    return _load_adapter(checkpoint, dtype, is_trainable)
+    return _load_adapter(checkpoint.folder, _find_base(checkpoint.base, checkpoint.folder), dtype, is_trainable)
 
 
 def _load_whole(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    _refuse_foreign_code(folder)
     if not list(folder.glob("*.safetensors")):
         raise ContractError(f"{folder} has no weights in safetensors; groundling unpickles none")
-    model, loading = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, output_loading_info=True
-    )
+    try:
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ContractError(f"{folder}: its weights cannot be loaded: {_first_line(error)}") from error
+    model, loading = loaded
     wrong = {kind: sorted(map(str, keys)) for kind, keys in loading.items() if keys}
     if wrong:
         shown = "; ".join(f"{kind}: {', '.join(keys[:5])} ({len(keys)})" for kind, keys in wrong.items())
         raise ContractError(f"the weights in {folder} are not those of its config.json: {shown}")
+    model.generation_config = _greedy(model.generation_config)
     return model
 
 
-def _load_adapter(checkpoint: Checkpoint, dtype: torch.dtype, is_trainable: bool) -> PreTrainedModel:
-    from peft import PeftConfig, PeftModel
-    from safetensors import safe_open
+def _greedy(published: GenerationConfig) -> GenerationConfig:
+    """Greedy decoding to the same end tokens: published models sample, and punish repeated tokens, even digits."""
+    return GenerationConfig(
+        do_sample=False,
+        bos_token_id=published.bos_token_id,
+        eos_token_id=published.eos_token_id,
+        pad_token_id=published.pad_token_id,
+    )
 
-    assert checkpoint.base is not None
-    file = checkpoint.folder / "adapter_model.safetensors"
+
+def _load_adapter(folder: Path, base: Checkpoint, dtype: torch.dtype, is_trainable: bool) -> PreTrainedModel:
+    from peft import PeftModel, get_peft_model_state_dict
+
+    file = folder / "adapter_model.safetensors"
     if not file.is_file():
-        raise ContractError(f"{checkpoint.folder} has no adapter_model.safetensors; groundling unpickles no other form")
-    base = load_model(find_checkpoint(checkpoint.base), dtype=dtype)
-    config = PeftConfig.from_pretrained(str(checkpoint.folder))
-    model = PeftModel.from_pretrained(base, str(checkpoint.folder), config=config, is_trainable=is_trainable)
-    with safe_open(file, framework="pt") as stored:
-        found = set(stored.keys())
-    wanted = {name.replace(".default", "") for name, _ in model.named_parameters() if "lora_" in name}
+        raise ContractError(f"{folder} has no adapter_model.safetensors; groundling unpickles no other form")
+    whole = load_model(base, dtype=dtype)
+    try:
+        model = PeftModel.from_pretrained(whole, str(folder), is_trainable=is_trainable)
+        with safe_open(file, framework="pt") as stored:
+            found = set(stored.keys())
+    except (SafetensorError, RuntimeError, ValueError) as error:
+        raise ContractError(f"{file} cannot be put on {base.name}: {_first_line(error)}") from error
+    wanted = set(get_peft_model_state_dict(model))
     if found != wanted:
         raise ContractError(
-            f"{file} does not fit {checkpoint.base}: {len(wanted - found)} weights missing, {len(found - wanted)} unexpected"
+            f"{file} does not fit {base.name}: {len(wanted - found)} weights missing, {len(found - wanted)} unexpected"
         )
     return model  # type: ignore[return-value]
 
 
-def _refuse_foreign_code(folder: Path) -> None:
-    config = _read_json(folder / "config.json") or {}
-    if "auto_map" in config:
-        raise ContractError(f"{folder}/config.json wants to run code of its own (auto_map); groundling runs none")
-
-
 def load_architecture(folder: Path) -> PreTrainedModel:
     """The model that a folder's config.json describes, on the meta device: names and shapes, no memory."""
+    _refuse_foreign_code(folder)
     config = AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,11 +1,12 @@
 """A checkpoint's processor: what turns pictures into patches and words into tokens.
 
-The image processor is transformers' PIL backend, which needs no torchvision; the tokenizer and the chat template are the
-checkpoint's own. (transformers' whole processor classes also want a video processor, and that one needs torchvision.)
+The image processor is transformers' PIL backend, which needs no torchvision; the tokenizer and the chat template are
+the checkpoint's own. (transformers' whole processor classes also want a video processor, which needs torchvision.)
 """
 
 from __future__ import annotations
 
+import re
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,13 +68,14 @@ class Processor:
     @cached_property
     def pad_token_id(self) -> int:
         """The token that fills up padded rows; never learned, never attended to."""
-        pad = self.tokenizer.pad_token_id
-        return self.end_token_id if pad is None else int(pad)
+        pad = self.tokenizer.pad_token
+        return self.end_token_id if pad is None else self._token_id(str(pad))
 
     @cached_property
-    def control_tokens(self) -> tuple[str, ...]:
-        """Every added token: what must not act as a token in a user's words."""
-        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values())
+    def control_begins(self) -> re.Pattern[str]:
+        """Finds each place where an added token begins, also inside another: none of them may act in a user's words."""
+        tokens = (re.escape(token.content) for token in self.tokenizer.added_tokens_decoder.values())
+        return re.compile(f"(?={'|'.join(tokens)})")
 
     def see(self, picture: Image.Image) -> Patches:
         """The patches of an upright RGB picture, and the frame they cover, read off the processor's own grid."""
@@ -83,7 +85,7 @@ class Processor:
         return Patches(out["pixel_values"], grid, seen_frame(grid, self.images.patch_size))
 
     def expect(self, original: Frame) -> Patches:
-        """What `see` will make of a picture of this size, without pixels: for planning lengths, never for coordinates."""
+        """What `see` will make of a picture of this size, without pixels: to plan lengths, never for coordinates."""
         side = self.images.patch_size * self.images.merge_size
         least, most = self.contract.min_pixels, self.contract.max_pixels
         height, width = smart_resize(original.height, original.width, side, min_pixels=least, max_pixels=most)

@@ -1,7 +1,7 @@
 """Which parameters are trained, and how fast: whole models, frozen parts, adapters.
 
 Every parameter belongs to one part: `vision` (the tower), `merger` (what turns its output into visual tokens) or
-`language` (the decoder with its embeddings and head). The names are transformers' for Qwen2-VL, Qwen2.5-VL and Qwen3-VL.
+`language` (the decoder with its embeddings and head). The names are transformers' for Qwen2-VL, Qwen2.5-VL, Qwen3-VL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ PARTS: tuple[Part, ...] = ("vision", "merger", "language")
 _DECODER = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 LORA_TARGETS: dict[str, dict[str, str]] = {
     "qwen2_vl": {"language": _DECODER, "vision": r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])"},
-    "qwen2_5_vl": {"language": _DECODER, "vision": r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)"},
+    "qwen2_5_vl": {
+        "language": _DECODER,
+        "vision": r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)",
+    },
     "qwen3_vl": {"language": _DECODER, "vision": r".*visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])"},
 }
 
@@ -50,7 +53,7 @@ def freeze_parts(model: PreTrainedModel, parts: Iterable[Part]) -> None:
 
 
 def add_adapter(model: PreTrainedModel, adapter: Adapter, *, family: str, base: str) -> PreTrainedModel:
-    """The model with new adapters on the chosen parts, everything else frozen. `base` is the name it will be found by."""
+    """The model with new adapters on the chosen parts, all else frozen. `base` is the name it will be found by."""
     from peft import LoraConfig, get_peft_model
 
     targets = "|".join(LORA_TARGETS[family][part] for part in adapter.parts)
@@ -59,7 +62,6 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter, *, family: str, base: 
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]
         lora_dropout=adapter.dropout,
         target_modules=f"({targets})",
-        base_model_name_or_path=base,
     )
     tuned = get_peft_model(model, config)
     tuned.peft_config["default"].base_model_name_or_path = base  # get_peft_model writes the folder it was loaded from

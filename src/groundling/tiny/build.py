@@ -31,11 +31,14 @@ CONTROL_TOKENS = [
 MAX_TOKENS = 16  # visual tokens for one picture: 112 x 112 pixels of the seen frame
 
 # Qwen2's way of cutting text into words, single digits and runs of signs (tokenizer.json of the published models)
-WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
     "{% else %}{% for part in message['content'] %}"
@@ -51,7 +54,9 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     cut = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1000,
@@ -112,8 +117,8 @@ def build_model(processor: Processor, *, seed: int = 0) -> Qwen2_5_VLForConditio
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 8192,
-            # So small a head has few frequencies, and columns get the lowest: a theta of 10 keeps 4 columns apart
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [2, 3, 3]},
+            # So small a head has few frequencies, and columns get the lowest: a theta of 3 keeps 4 columns well apart
+            "rope_parameters": {"rope_type": "default", "rope_theta": 3.0, "mrope_section": [2, 3, 3]},
             "use_sliding_window": False,
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],
@@ -137,7 +142,19 @@ def build_model(processor: Processor, *, seed: int = 0) -> Qwen2_5_VLForConditio
     )
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config).float()
+    _widen_weights(model)
     model.generation_config = GenerationConfig(
         eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]], pad_token_id=ids["<|endoftext|>"], do_sample=False
     )
     return model
+
+
+def _widen_weights(model: torch.nn.Module) -> None:
+    """Draw matrices with a spread of 1 / sqrt(inputs) in place of the 0.02 that suits large models.
+
+    At a width of 64 the signal all but dies in 0.02: grounding then emerges after some 1500 steps, so after some 500.
+    """
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            inputs = 64 if "embed_tokens" in name else weight[0].numel()
+            torch.nn.init.normal_(weight, std=inputs**-0.5)

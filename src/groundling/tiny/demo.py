@@ -1,8 +1,7 @@
 """`groundling demo`: the whole job in minutes, on the bundled model and pictures drawn on the spot.
 
 The tiny model knows coloured shapes. Here it is to find icons on screens, which it has never seen and has no words for:
-draw -> check -> evaluate -> train -> evaluate -> compare -> predict -> merge, with the calls and the recipe of any other
-training.
+draw -> check -> evaluate -> train -> evaluate -> compare -> predict -> merge, with the calls of any other training.
 """
 
 from __future__ import annotations
@@ -55,7 +54,9 @@ def run_demo(to: Path) -> Path:
     pictures = [record.image for record in test[:: max(1, len(test) // 4)] if record.image is not None][:4]
     answer_pictures(load(str(run)), pictures, ["the star icon", "the house icon"], draw=to / "drawn")
     merged = merge(str(run), to / "merged", questions=[Question(picture, "the star icon") for picture in pictures])
-    log.info("merged to %s: %d of %d sample answers the same to the letter", *(merged.folder, merged.same, merged.asked))
+    log.info(
+        "merged to %s: %d of %d sample answers the same to the letter", *(merged.folder, merged.same, merged.asked)
+    )
     return to / "comparison" / "comparison.html"
 
 

@@ -11,6 +11,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,24 +26,38 @@ from groundling.model.processor import Processor
 from groundling.tiny.build import build_model, build_processor
 from groundling.tiny.scenes import SHAPES, Scene, draw_shapes
 
-BATCH = 64
 LEARNING_RATE = 2e-3
-WARMUP = 300
-STEPS_PER_OBJECT = 700  # scenes of one object first: where a thing is comes before which thing is meant
+WARMUP = 100
+
+
+class Stage(NamedTuple):
+    """A stretch of the schooling."""
+
+    until: float  # share of all steps
+    batch: int  # questions a step; before anything is grounded, steps count and not questions
+    most: int  # objects in a scene
+    is_plain: bool  # grey ground: where a thing is comes before what it is
+
+
+STAGES = (
+    Stage(until=0.15, batch=16, most=1, is_plain=True),
+    Stage(until=0.40, batch=16, most=3, is_plain=False),
+    Stage(until=1.00, batch=32, most=4, is_plain=False),
+)
 
 
 def main() -> None:
     """Run the schooling from the command line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path, help="folder for the checkpoint")
-    parser.add_argument("--steps", type=int, default=14_000)
+    parser.add_argument("--steps", type=int, default=16_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pretrain(options.out, steps=options.steps, seed=options.seed)
 
 
 def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) -> None:
-    """Teach a new tiny model for `steps` batches of BATCH scenes and write its checkpoint to `out`."""
+    """Teach a new tiny model through STAGES in `steps` steps, and write its checkpoint to `out`."""
     processor = build_processor()
     model = build_model(processor, seed=seed).train()
     use_packed_attention(model)
@@ -50,8 +65,8 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
     schedule = LambdaLR(optimizer, lambda step: _share_of_rate(step, steps))
     started = time.process_time()
     for step in range(1, steps + 1):
-        most = 1 + min(3, step // STEPS_PER_OBJECT)
-        row = pack_row(draw_samples(processor, np.random.default_rng([seed, step]), BATCH, most=most), processor)
+        stage = next(stage for stage in STAGES if step <= stage.until * steps)
+        row = pack_row(draw_samples(processor, np.random.default_rng([seed, step]), stage), processor)
         labels = row.pop("labels")
         logits = model(**row).logits
         loss = cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=IGNORED)
@@ -61,7 +76,11 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
         schedule.step()
         optimizer.zero_grad()
         if step % 100 == 0:
-            print(json.dumps({"step": step, "loss": round(loss.item(), 4), "cpu_seconds": round(time.process_time() - started)}))
+            print(
+                json.dumps(
+                    {"step": step, "loss": round(loss.item(), 4), "cpu_seconds": round(time.process_time() - started)}
+                )
+            )
         if step % save_every == 0 or step == steps:
             save(model, processor, out)
 
@@ -73,15 +92,16 @@ def _share_of_rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / max(1, steps - WARMUP)))
 
 
-def draw_samples(processor: Processor, rng: np.random.Generator, count: int, *, most: int) -> list[Sample]:
-    """New scenes of up to `most` objects, a question about each object of up to two a scene."""
+def draw_samples(processor: Processor, rng: np.random.Generator, stage: Stage) -> list[Sample]:
+    """New scenes, a question about each of up to two objects a scene."""
     samples: list[Sample] = []
-    while len(samples) < count:
-        scene = draw_shapes(rng, most=most)
+    while len(samples) < stage.batch:
+        scene = draw_shapes(rng, most=stage.most, is_plain=stage.is_plain)
         patches = processor.see(scene.picture)
         for chosen in rng.permutation(len(scene.objects))[:2]:
-            samples.append(encode_seen(processor, ask_about(scene, int(chosen), rng), Frame(*scene.picture.size), patches))
-    return samples[:count]
+            record = ask_about(scene, int(chosen), rng)
+            samples.append(encode_seen(processor, record, Frame(*scene.picture.size), patches))
+    return samples[: stage.batch]
 
 
 def ask_about(scene: Scene, index: int, rng: np.random.Generator) -> Record:

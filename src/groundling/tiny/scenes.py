@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 CANVAS = 224
+GREY = (128, 128, 128)
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (220, 40, 40),
@@ -75,8 +76,10 @@ SHAPES: dict[str, Paint] = {
     "ring": _ring,
     "diamond": _polygon([(0.5, 0), (1, 0.5), (0.5, 1), (0, 0.5)]),
     "cross": _polygon(
-        [(0.33, 0), (0.67, 0), (0.67, 0.33), (1, 0.33), (1, 0.67), (0.67, 0.67)]
-        + [(0.67, 1), (0.33, 1), (0.33, 0.67), (0, 0.67), (0, 0.33), (0.33, 0.33)]
+        [
+            *((0.33, 0), (0.67, 0), (0.67, 0.33), (1, 0.33), (1, 0.67), (0.67, 0.67)),
+            *((0.67, 1), (0.33, 1), (0.33, 0.67), (0, 0.67), (0, 0.33), (0.33, 0.33)),
+        ]
     ),
 }
 
@@ -115,9 +118,9 @@ ICONS: dict[str, Paint] = {
 # ---- scenes ----------------------------------------------------------------------------------------------------
 
 
-def draw_shapes(rng: np.random.Generator, *, most: int = 4) -> Scene:
-    """One to `most` shapes, no two of the same colour and shape, on a plain or shaded ground."""
-    picture = _ground(rng)
+def draw_shapes(rng: np.random.Generator, *, most: int = 4, is_plain: bool = False) -> Scene:
+    """One to `most` shapes, no two of the same colour and shape, on a shaded ground, or a plain grey one."""
+    picture = Image.new("RGB", (CANVAS, CANVAS), GREY) if is_plain else _ground(rng)
     draw = ImageDraw.Draw(picture)
     objects: list[Placed] = []
     for _ in range(int(rng.integers(1, most + 1))):
@@ -129,6 +132,11 @@ def draw_shapes(rng: np.random.Generator, *, most: int = 4) -> Scene:
         SHAPES[shape](draw, box, COLORS[color])
         objects.append(Placed(name, box))
     return Scene(picture, objects)
+
+
+def sample_scenes(count: int) -> list[Scene]:
+    """The same few scenes of shapes every time."""
+    return [draw_shapes(np.random.default_rng(seed)) for seed in range(count)]
 
 
 def _ground(rng: np.random.Generator) -> Image.Image:

@@ -62,9 +62,9 @@ def evaluations_since_best(log_history: list[dict[str, Any]], metric: str) -> in
 def find_resume(settings: Settings) -> Path | None:
     """The checkpoint to go on from, None for a fresh start; SettingsError where neither would be right.
 
-    `auto` goes on with an unfinished run of the same recipe. A finished run, another recipe, or a folder of other things
-    is refused with what differs. `never` wants an empty folder. A checkpoint's path is gone on from whatever the recipe
-    says now, in its own run folder or in an empty one.
+    `auto` goes on with an unfinished run of the same recipe. A finished run, another recipe, or a folder of other
+    things is refused with what differs. `never` wants an empty folder. A checkpoint's path is gone on from whatever
+    the recipe says now, in its own run folder or in an empty one.
     """
     run, wish = settings.run.dir, settings.run.resume
     if run.exists() and not run.is_dir():
@@ -93,16 +93,23 @@ def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
     _refuse_finished(run)
     later = [path for path in list_checkpoints(run) if int(path.name) > read_step(checkpoint)]
     if checkpoint.resolve() not in (path.resolve() for path in list_checkpoints(run)):
-        raise SettingsError(f"run.resume is {checkpoint}, of another run than {run}; choose an empty run.dir to go on in")
+        raise SettingsError(
+            f"run.resume is {checkpoint}, of another run than {run}; choose an empty run.dir to go on in"
+        )
     if later:
         shown = ", ".join(path.name for path in later)
-        raise SettingsError(f"run.resume is {checkpoint}, and {run} has later ones: {shown}; move them away, or go on in another run.dir")
+        raise SettingsError(
+            f"run.resume is {checkpoint}, and {run} has later ones: {shown}; "
+            "move them away, or go on in another run.dir"
+        )
     return checkpoint
 
 
 def _refuse_finished(run: Path) -> None:
     if (run / "final").is_dir():
-        raise SettingsError(f"{run} is finished: its weights are in {run / 'final'}; choose another run.dir to train anew")
+        raise SettingsError(
+            f"{run} is finished: its weights are in {run / 'final'}; choose another run.dir to train anew"
+        )
 
 
 def _refuse_other_recipe(run: Path, settings: Settings) -> None:
@@ -112,7 +119,9 @@ def _refuse_other_recipe(run: Path, settings: Settings) -> None:
         raise SettingsError(f"{run} cannot be gone on with, choose another run.dir: {error}") from None
     if differences := compare_recipes(stored, settings):
         shown = "\n".join(f"  {line}" for line in differences)
-        raise SettingsError(f"{run} holds a run of another recipe; choose another run.dir, or the same settings:\n{shown}")
+        raise SettingsError(
+            f"{run} holds a run of another recipe; choose another run.dir, or the same settings:\n{shown}"
+        )
 
 
 def compare_recipes(stored: Settings, settings: Settings) -> list[str]:

@@ -1,6 +1,6 @@
 """What a run writes down while it goes: metrics.jsonl, curves.png, and lines for whoever watches.
 
-    {"step": 20, "epoch": 0.4, "loss": 1.2814, "grad_norm": 3.1, "learning_rate": 9.7e-06, "tokens": 61440, "seconds": 84.2}
+    {"step": 20, "epoch": 0.4, "loss": 1.28, "grad_norm": 3.1, "learning_rate": 1e-05, "tokens": 61440, "seconds": 84.2}
     {"step": 20, "epoch": 0.4, "acc@0.5": 0.41, "miou": 0.38, "parse_rate": 1.0}
 
 `loss` is the mean over the steps since the line before. There is a line at every checkpoint, so that a run that goes on
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
-SHOWN_SCORES = {"acc@0.5": "#3b6fb5", "miou": "#2ca25f", "parse_rate": "#9aa0a6"}  # with the colors of their curves
+SHOWN_SCORES = ("acc@0.5", "miou", "parse_rate")  # and the one that picks the best checkpoint
+_COLORS = ("#3b6fb5", "#2ca25f", "#9aa0a6", "#f07818")
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +33,17 @@ log = logging.getLogger(__name__)
 class Journal(TrainerCallback):
     """Writes a line for each logged step and each evaluation, on the main process only.
 
-    Tokens (prompts and pictures included, over all devices) and seconds count over the whole run, resumed parts included.
+    Tokens (prompts and pictures included, over all devices) and seconds count over the whole run, resumed parts too.
     """
 
-    def __init__(self, run: Path, *, resumed_step: int, shown: Sequence[str] = tuple(SHOWN_SCORES)) -> None:
+    def __init__(self, run: Path, *, resumed_step: int, metric: str = SHOWN_SCORES[0]) -> None:
         self.file = run / METRICS_FILE
         self.curves = run / CURVES_FILE
-        self.shown = tuple(shown)
+        self.shown = list(dict.fromkeys([*SHOWN_SCORES, metric]))
         self.lines = [line for line in read_lines(self.file) if line["step"] <= resumed_step]
         self.seconds_before = max((float(line["seconds"]) for line in self.lines if "seconds" in line), default=0.0)
         self.first_step = resumed_step
+        self.lines_drawn = -1
         self.started = time.monotonic()
 
     @property
@@ -94,9 +96,7 @@ class Journal(TrainerCallback):
             file.write(_as_line(line))
         log.info(self._describe(line, state))
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Draw the curves again."""
         self._draw(state)
 
@@ -107,8 +107,9 @@ class Journal(TrainerCallback):
         self._draw(state)
 
     def _draw(self, state: TrainerState) -> None:
-        if state.is_world_process_zero:
-            draw_curves(self.lines, self.curves)
+        if state.is_world_process_zero and self.lines_drawn < len(self.lines):
+            draw_curves(self.lines, self.curves, scores=self.shown)
+            self.lines_drawn = len(self.lines)
 
     def _describe(self, line: dict[str, Any], state: TrainerState) -> str:
         where = f"step {line['step']}/{state.max_steps}"
@@ -124,7 +125,7 @@ class Journal(TrainerCallback):
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl, none where there is no file; one that a killed run left half-written is passed over."""
+    """The lines of a metrics.jsonl, none without a file; one that a killed run left half-written is passed over."""
     lines: list[dict[str, Any]] = []
     for text in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
         try:
@@ -152,18 +153,19 @@ def _in_words(seconds: float) -> str:
 # ---- the curves ------------------------------------------------------------------------------------------------
 
 
-def draw_curves(lines: Sequence[dict[str, Any]], file: Path) -> None:
+def draw_curves(lines: Sequence[dict[str, Any]], file: Path, *, scores: Sequence[str] = SHOWN_SCORES) -> None:
     """Loss over steps, and beside it the scores where there are any, as one PNG."""
     from matplotlib.figure import Figure
 
-    has_scores = any(name in line for line in lines for name in SHOWN_SCORES)
+    has_scores = any(name in line for line in lines for name in scores)
     figure = Figure(figsize=(9.6 if has_scores else 5.2, 3.6), layout="constrained")
     panels = figure.subplots(1, 2 if has_scores else 1, squeeze=False)[0]
     _draw_loss(panels[0], lines)
     if has_scores:
-        _draw_scores(panels[1], lines)
+        _draw_scores(panels[1], lines, scores)
     for panel in panels:
         panel.set_xlabel("step")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.set_xlim(0, max([1, *(line["step"] for line in lines)]) * 1.02)
         panel.grid(alpha=0.25, linewidth=0.6)
         panel.spines[["top", "right"]].set_visible(False)
@@ -183,16 +185,18 @@ def _draw_loss(panel: Axes, lines: Sequence[dict[str, Any]]) -> None:
     panel.plot(steps, means, color="#3b6fb5", linewidth=1.6, marker="." if len(losses) < 20 else "")
     if min(losses) > 0 and max(losses) > 10 * min(losses):
         panel.set_yscale("log")
-    panel.annotate(f"{means[-1]:.3g}", (steps[-1], means[-1]), (0, 6), textcoords="offset points", ha="right", fontsize=9)
+    panel.annotate(
+        f"{means[-1]:.3g}", (steps[-1], means[-1]), (0, 6), textcoords="offset points", ha="right", fontsize=9
+    )
 
 
-def _draw_scores(panel: Axes, lines: Sequence[dict[str, Any]]) -> None:
+def _draw_scores(panel: Axes, lines: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
     panel.set_title("answers to the test sample", loc="left", fontsize=10)
     panel.set_ylim(-0.02, 1.05)
-    for name, color in SHOWN_SCORES.items():
-        steps, scores = _column(lines, name)
-        if scores:
-            panel.plot(steps, scores, color=color, linewidth=1.6, marker=".", label=f"{name}  {scores[-1]:.2f}")
+    for name, color in zip(names, _COLORS, strict=False):
+        steps, values = _column(lines, name)
+        if values:
+            panel.plot(steps, values, color=color, linewidth=1.6, marker=".", label=f"{name}  {values[-1]:.2f}")
     panel.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 

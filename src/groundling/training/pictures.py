@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from groundling.dialect.answer import read_answer
-from groundling.evaluation.metrics import Prediction
+from groundling.evaluation.metrics import Prediction, judge
 from groundling.geometry.draw import Layer, draw_boxes
-from groundling.geometry.images import open_image
+from groundling.geometry.images import MAX_PIXELS, open_image
 from groundling.inference.batch import IGNORED, Sample
 from groundling.model.processor import Patches, Processor
 
 TRUTH, ANSWER = "#2ca25f", "#f07818"  # green for what is true, orange for what was answered
-TILE = 384  # longest side of one picture on a sheet, in pixels
+_INK, _FAINT = "#202124", "#80868b"
+
+TILE = 400  # longest side of one picture on a sheet, in pixels
 COLUMNS = 4
+_GAP = 14
+_LETTERS = 13  # size of the captions' letters
+_LINE = 17  # from one line of a caption to the next
+_CHARACTERS = 60  # that fit below a picture
+_MOST_LINES = 6  # of one text
+
+
+class Caption(NamedTuple):
+    """One text below a picture, wrapped to its width."""
+
+    text: str
+    color: str
+
+
+class Tile(NamedTuple):
+    """One picture of a sheet, None for words alone, and what stands below it."""
+
+    picture: Image.Image | None
+    captions: Sequence[Caption]
+
+
+# ---- what a run shows ------------------------------------------------------------------------------------------
 
 
 def draw_first_batch(samples: Sequence[Sample], processor: Processor, file: Path) -> None:
-    """The first samples as the model sees them: patches put together again, boxes read back from the trained tokens.
+    """The first samples as the model sees them: patches put together again, prompts and answers read back from tokens.
 
-    Nothing here comes from the records, so a picture that looks right proves the whole way to the model.
+    The boxes are those that the learned tokens say. Nothing here comes from the records, so a sheet that looks right
+    proves the whole way to the model.
     """
-    tiles: list[Image.Image] = []
-    for sample in samples:
-        if sample.patches is None:
-            continue
-        learned = [label for label in sample.labels if label not in (IGNORED, processor.end_token_id)]
-        text = processor.tokenizer.decode(learned)
-        answer = read_answer(str(text), family=processor.family.name, seen=sample.patches.seen)
-        labels = [label or "" for label in answer.labels[: len(answer.boxes)]]
-        tiles.append(draw_boxes(restore_picture(sample.patches, processor), [Layer(answer.boxes, TRUTH, labels)]))
-    save_sheet(tiles, file)
+    legend = [Caption("what the model is shown", _INK), Caption("what it learns to answer", TRUTH)]
+    save_sheet([_sample_tile(sample, processor) for sample in samples], legend, file)
 
 
-def draw_predictions(predictions: Sequence[Prediction], file: Path) -> None:
+def draw_predictions(predictions: Sequence[Prediction], file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     """Truth in green and answers in orange, on the original pictures."""
-    tiles: list[Image.Image] = []
-    for prediction in predictions:
-        if prediction.record.image is None:
-            continue
-        layers = [Layer(prediction.truth, TRUTH, ()), Layer(prediction.answer.boxes, ANSWER, ())]
-        tiles.append(draw_boxes(open_image(prediction.record.image), layers))
-    save_sheet(tiles, file)
+    legend = [Caption("true", TRUTH), Caption("answered", ANSWER)]
+    save_sheet([_prediction_tile(prediction, max_pixels) for prediction in predictions], legend, file)
 
 
 def restore_picture(patches: Patches, processor: Processor) -> Image.Image:
@@ -61,22 +75,105 @@ def restore_picture(patches: Patches, processor: Processor) -> Image.Image:
     return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
 
 
-def save_sheet(tiles: Sequence[Image.Image], file: Path) -> None:
-    """Pictures side by side, COLUMNS in a row, as one JPEG; nothing is written for none."""
+# ---- tiles -----------------------------------------------------------------------------------------------------
+
+
+def _sample_tile(sample: Sample, processor: Processor) -> Tile:
+    learned = [label for label in sample.labels if label != IGNORED]
+    prompt = [token for token, label in zip(sample.input_ids, sample.labels, strict=True) if label == IGNORED]
+    visual = prompt.count(processor.image_token_id)
+    counts = f"{visual} visual tokens, {len(prompt) - visual} of words, {len(learned)} learned"
+    captions = [
+        Caption(counts, _FAINT),
+        Caption(_readable(_collapse(prompt, processor.image_token_id), processor), _INK),
+        Caption(_readable(learned, processor), TRUTH),
+    ]
+    if sample.patches is None:
+        return Tile(None, captions)
+    text = processor.tokenizer.decode([token for token in learned if token != processor.end_token_id])
+    answer = read_answer(str(text), family=processor.family.name, seen=sample.patches.seen)
+    picture = _fit(restore_picture(sample.patches, processor))
+    return Tile(draw_boxes(picture, [Layer(answer.boxes, TRUTH, answer.labels[: len(answer.boxes)])]), captions)
+
+
+def _prediction_tile(prediction: Prediction, max_pixels: int) -> Tile:
+    assert prediction.record.image is not None, "only records with a picture are asked"
+    picture = _fit(open_image(prediction.record.image, max_pixels=max_pixels))
+    layers = [Layer(prediction.truth, TRUTH), Layer(prediction.answer.boxes, ANSWER)]
+    verdict = f"IoU {judge(prediction)['miou'].earned:.2f}" if prediction.is_single else f"{len(prediction.truth)} true"
+    flaw = f", {prediction.answer.flaw}" if prediction.answer.flaw else ""
+    captions = [
+        Caption(prediction.record.question, _INK),
+        Caption(f"{verdict}, {len(prediction.answer.boxes)} answered{flaw}", _FAINT),
+        Caption(prediction.answer.text, ANSWER),
+    ]
+    return Tile(draw_boxes(picture, layers), captions)
+
+
+def _collapse(tokens: Sequence[int], repeated: int) -> list[int]:
+    """The tokens with every run of the repeated one cut down to one."""
+    return [token for place, token in enumerate(tokens) if token != repeated or tokens[place - 1 : place] != [repeated]]
+
+
+def _readable(tokens: Sequence[int], processor: Processor) -> str:
+    """The text of tokens, control tokens and all, line breaks visible."""
+    return str(processor.tokenizer.decode(list(tokens))).replace("\n", "\\n")
+
+
+def _fit(picture: Image.Image) -> Image.Image:
+    """The picture at the size of a tile; one enlarged much keeps its pixels as squares."""
+    scale = TILE / max(picture.size)
+    kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), kind)
+
+
+# ---- sheets ----------------------------------------------------------------------------------------------------
+
+
+def save_sheet(tiles: Sequence[Tile], legend: Sequence[Caption], file: Path) -> None:
+    """The tiles side by side, COLUMNS in a row, below a legend, as one JPEG; nothing is written for none."""
     if not tiles:
         return
-    small = [_fit(tile) for tile in tiles]
-    columns = min(COLUMNS, len(small))
-    rows = -(-len(small) // columns)
-    sheet = Image.new("RGB", (columns * TILE, rows * TILE), "white")
-    for number, tile in enumerate(small):
-        row, column = divmod(number, columns)
-        sheet.paste(tile, (column * TILE + (TILE - tile.width) // 2, row * TILE + (TILE - tile.height) // 2))
+    columns = min(COLUMNS, len(tiles))
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    heights = [max(_height(tile) for tile in row) + _GAP for row in rows]
+    top = _LINE + 2 * _GAP
+    sheet = Image.new("RGB", (columns * (TILE + _GAP) + _GAP, top + sum(heights)), "white")
+    _write_legend(sheet, legend)
+    for row, height in zip(rows, heights, strict=True):
+        for column, tile in enumerate(row):
+            _paste(sheet, tile, left=_GAP + column * (TILE + _GAP), top=top)
+        top += height
     file.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(file, quality=88)
+    sheet.save(file, quality=90, subsampling=0)  # thin lines keep their color
 
 
-def _fit(tile: Image.Image) -> Image.Image:
-    scale = (TILE - 8) / max(tile.size)
-    kind = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
-    return tile.resize((max(1, round(tile.width * scale)), max(1, round(tile.height * scale))), kind)
+def _height(tile: Tile) -> int:
+    picture = 0 if tile.picture is None else tile.picture.height
+    return picture + _LINE * sum(len(_wrapped(caption)) for caption in tile.captions) + _GAP
+
+
+def _wrapped(caption: Caption) -> list[str]:
+    return textwrap.wrap(caption.text, _CHARACTERS, max_lines=_MOST_LINES, placeholder=" ...") or [""]
+
+
+def _write_legend(sheet: Image.Image, legend: Sequence[Caption]) -> None:
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_LETTERS)
+    left = _GAP
+    for caption in legend:
+        pen.rectangle((left, _GAP + 2, left + 11, _GAP + 13), fill=caption.color)
+        pen.text((left + 18, _GAP), caption.text, fill=_INK, font=font)
+        left += 18 + round(pen.textlength(caption.text, font=font)) + 2 * _GAP
+
+
+def _paste(sheet: Image.Image, tile: Tile, *, left: int, top: int) -> None:
+    """Put a tile's picture and captions on the sheet, below one another."""
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=_LETTERS)
+    if tile.picture is not None:
+        sheet.paste(tile.picture, (left, top))
+        top += tile.picture.height
+    top += _GAP // 2
+    for caption in tile.captions:
+        for line in _wrapped(caption):
+            pen.text((left, top), line, fill=caption.color, font=font)
+            top += _LINE

@@ -69,7 +69,9 @@ def refuse_other_engine(found: DistributedType) -> None:
     """
     for variable, engine in _ENGINES.items():
         if os.environ.get(variable, "false").lower() == "true" and found != engine:
-            raise SettingsError(f"asked for {engine.value}, but {found.value} runs; this machine has no devices for {engine.value}")
+            raise SettingsError(
+                f"asked for {engine.value}, but {found.value} runs; this machine has no devices for {engine.value}"
+            )
     is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
     if is_launched and "WORLD_SIZE" not in os.environ:
         raise SettingsError("accelerate was asked for several processes and started one; use torchrun --nproc_per_node")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from torch.utils.data import Dataset
 
 from groundling.data.check import Finding, check, usable
 from groundling.data.record import Record, Rejected, scan_records
+from groundling.dialect.answer import Answer
 from groundling.errors import RecordError, SettingsError
+from groundling.evaluation.metrics import METRICS, Prediction, mark
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image, read_frame
-from groundling.inference.batch import Sample, encode_record, encode_seen, encode_words
+from groundling.inference.batch import Sample, encode_question, encode_record, encode_seen, encode_words, pack_row
 from groundling.model.processor import Processor
 from groundling.settings import Settings
 
@@ -36,6 +41,133 @@ class Gathered(NamedTuple):
     read: int  # lines of all files, readable or not
 
 
+# ---- reading ---------------------------------------------------------------------------------------------------
+
+
+def gather_records(settings: Settings, processor: Processor) -> Gathered:
+    """Read, judge and mix a recipe's records.
+
+    SettingsError where none is left to train on or, if there is a test file, to measure on; under `data.strict` also
+    where any is bad. RecordError for one that the answer form cannot hold.
+    """
+    train, rejected = _scan([source.path for source in settings.data.train], settings)
+    test, rejected_test = _scan(settings.data.test, settings)
+    everything = [record for records in (*train, *test) for record in records]
+    findings = check(
+        everything,
+        rejected=rejected + rejected_test,
+        budget=processor.contract.budget,
+        max_pixels=settings.images.max_file_pixels,
+    )
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors and settings.data.strict:
+        raise SettingsError(f"data.strict is set, and the data has {len(errors)} errors{_first(errors)}")
+
+    usable_train = [usable(records, findings) for records in train]
+    too_long = [found for records in usable_train for found in find_too_long(records, processor, settings)]
+    left_out = {id(found.record) for found in too_long}
+    kept = [[record for record in records if id(record) not in left_out] for records in usable_train]
+    gathered = Gathered(
+        train=mix_records(kept, [source.weight for source in settings.data.train], seed=settings.train.seed),
+        test=[record for records in test for record in usable(records, findings) if record.answer is None],
+        findings=findings,
+        too_long=too_long,
+        read=len(everything) + len(rejected) + len(rejected_test),
+    )
+    _refuse_nothing(gathered, settings)
+    return gathered
+
+
+def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[list[Record]], list[Rejected]]:
+    scans = [scan_records(path, allow_absolute=settings.data.allow_absolute) for path in paths]
+    return [scan.records for scan in scans], [bad for scan in scans for bad in scan.rejected]
+
+
+def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
+    errors = [finding for finding in gathered.findings if finding.level == "error"]
+    if not gathered.train:
+        long = f", {len(gathered.too_long)} longer than data.max_length" if gathered.too_long else ""
+        raise SettingsError(f"no record of data.train can be used: {len(errors)} errors{long}{_first(errors)}")
+    if settings.data.test and not gathered.test:
+        raise SettingsError(f"no record of data.test can be used: {len(errors)} errors{_first(errors)}")
+
+
+def _first(errors: Sequence[Finding]) -> str:
+    if not errors:
+        return ""
+    place = f"{errors[0].file}:{errors[0].line}: " if errors[0].file else ""
+    return f"; the first: {place}{errors[0].message}"
+
+
+def mix_records(groups: Sequence[Sequence[Record]], weights: Sequence[float], *, seed: int) -> list[Record]:
+    """The records of all groups, each group's as often as its weight says: 2 is twice each, 0.5 a seeded half."""
+    mixed: list[Record] = []
+    for number, (records, weight) in enumerate(zip(groups, weights, strict=True)):
+        whole, rest = divmod(round(weight * len(records)), max(1, len(records)))
+        chosen = np.random.default_rng([seed, number]).permutation(len(records))[:rest]
+        mixed += [*records] * whole + [records[index] for index in sorted(chosen.tolist())]
+    return mixed
+
+
+def choose_sample(records: Sequence[Record], size: int, *, seed: int) -> list[Record]:
+    """The same `size` records every time, in file order; all where there are no more."""
+    chosen = np.random.default_rng(seed).permutation(len(records))[:size]
+    return [records[index] for index in sorted(chosen.tolist())]
+
+
+def refuse_unmeasurable(sample: Sequence[Record], metric: str) -> None:
+    """SettingsError where the metric that is to pick the best checkpoint applies to no record of the test sample."""
+    unit = Frame(1, 1)
+    silence = Answer(Boxes([], unit), Points([], unit), labels=[], text="", flaw="empty", seen=unit)
+    shares = mark([Prediction(record, silence, unit) for record in sample]).shares()
+    if np.isnan(dict(zip(METRICS, shares, strict=True))[metric]):
+        raise SettingsError(
+            f"evaluate.metric is {metric}, which applies to none of the {len(sample)} test records asked"
+        )
+
+
+# ---- lengths ---------------------------------------------------------------------------------------------------
+
+
+def find_too_long(records: Sequence[Record], processor: Processor, settings: Settings) -> Iterator[TooLong]:
+    """Records whose sample is longer than `data.max_length`. RecordError for one that the answer form cannot hold."""
+    for record in records:
+        try:
+            tokens = count_tokens(record, processor, settings.images.max_file_pixels)
+        except SettingsError as error:
+            raise RecordError(f"{record.place}: {error}") from None
+        if tokens > settings.data.max_length:
+            yield TooLong(record, tokens)
+
+
+def count_tokens(record: Record, processor: Processor, max_pixels: int) -> int:
+    """Tokens of a record's sample, from the picture's header alone."""
+    if record.image is None:
+        return len(encode_words(processor, record, None).input_ids)
+    original = read_frame(record.image, max_pixels=max_pixels)
+    expected = processor.expect(original)
+    if record.answer is not None:
+        return len(encode_words(processor, record, expected).input_ids)
+    return len(encode_seen(processor, record, original, expected).input_ids)
+
+
+def write_set_aside(gathered: Gathered, file: Path) -> int:
+    """One line for each reason why a record is not trained on or measured, with its place; returns how many."""
+    lines: list[dict[str, Any]] = [
+        {"file": bad.file, "line": bad.line, "record": bad.record, "code": bad.code, "reason": bad.message}
+        for bad in gathered.findings
+        if bad.level == "error"
+    ]
+    for record, tokens in gathered.too_long:
+        place = {"file": str(record.file), "line": record.line, "record": record.id}
+        lines.append(place | {"code": "too_long", "reason": f"{tokens} tokens, more than data.max_length"})
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return len(lines)
+
+
+# ---- samples ---------------------------------------------------------------------------------------------------
+
+
 class RecordDataset(Dataset[Sample]):
     """Records as training samples; pictures are opened when they are asked for."""
 
@@ -53,89 +185,14 @@ class RecordDataset(Dataset[Sample]):
         return encode_record(self.processor, record, picture)
 
 
-def gather_records(settings: Settings, processor: Processor) -> Gathered:
-    """Read, judge and mix a recipe's records. SettingsError where too few are left, or under `data.strict` any is bad."""
-    train, rejected = _scan([source.path for source in settings.data.train], settings)
-    test, rejected_test = _scan(settings.data.test, settings)
-    everything = [record for records in (*train, *test) for record in records]
-    findings = check(
-        everything,
-        rejected=rejected + rejected_test,
-        budget=processor.contract.budget,
-        max_pixels=settings.images.max_file_pixels,
-    )
-    errors = [finding for finding in findings if finding.level == "error"]
-    if errors and settings.data.strict:
-        raise SettingsError(f"data.strict, and {len(errors)} errors in the data; the first: {errors[0].message}")
-    weights = [source.weight for source in settings.data.train]
-    fitting = [_fitting(usable(records, findings), processor, settings) for records in train]
-    kept = [[record for record, tokens in measured if tokens <= settings.data.max_length] for measured in fitting]
-    mixed = mix_records(kept, weights, seed=settings.train.seed)
-    if not mixed:
-        raise SettingsError(f"no record of data.train can be used; {len(errors)} errors in the data{_first(errors)}")
-    return Gathered(
-        train=mixed,
-        test=[record for records in test for record in usable(records, findings) if record.answer is None],
-        findings=findings,
-        too_long=[
-            TooLong(record, tokens)
-            for measured in fitting
-            for record, tokens in measured
-            if tokens > settings.data.max_length
-        ],
-        read=len(everything) + len(rejected) + len(rejected_test),
-    )
+def join_samples(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
+    """A training row of the samples (`pack_row`), with a picture in it whatever they are.
 
-
-def mix_records(groups: Sequence[Sequence[Record]], weights: Sequence[float], *, seed: int) -> list[Record]:
-    """The records of all groups, each group's as often as its weight says: 2 is twice each, 0.5 a seeded half of them."""
-    mixed: list[Record] = []
-    for number, (records, weight) in enumerate(zip(groups, weights, strict=True)):
-        whole, rest = divmod(round(weight * len(records)), max(1, len(records)))
-        chosen = np.random.default_rng([seed, number]).permutation(len(records))[:rest]
-        mixed += [*records] * whole + [records[index] for index in sorted(chosen.tolist())]
-    return mixed
-
-
-def count_tokens(record: Record, processor: Processor, max_pixels: int) -> int:
-    """Tokens of a record's sample, from the picture's header alone."""
-    if record.image is None:
-        return len(encode_words(processor, record, None).input_ids)
-    original = read_frame(record.image, max_pixels=max_pixels)
-    expected = processor.expect(original)
-    if record.answer is not None:
-        return len(encode_words(processor, record, expected).input_ids)
-    return len(encode_seen(processor, record, original, expected).input_ids)
-
-
-def write_set_aside(gathered: Gathered, file: Path) -> None:
-    """One line for each record that is not trained on or measured, with its place and the reason."""
-    lines = [
-        {"file": finding.file, "line": finding.line, "record": finding.record, "code": finding.code, "reason": finding.message}
-        for finding in gathered.findings
-        if finding.level == "error"
-    ]
-    for record, tokens in gathered.too_long:
-        reason = f"{tokens} tokens, more than data.max_length"
-        place = {"file": str(record.file), "line": record.line, "record": record.id}
-        lines.append(place | {"code": "too_long", "reason": reason})
-    file.write_text("".join(json.dumps(line, ensure_ascii=False, default=str) + "\n" for line in lines), encoding="utf-8")
-
-
-def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[list[Record]], list[Rejected]]:
-    scans = [scan_records(path, allow_absolute=settings.data.allow_absolute) for path in paths]
-    return [scan.records for scan in scans], [bad for scan in scans for bad in scan.rejected]
-
-
-def _fitting(records: Sequence[Record], processor: Processor, settings: Settings) -> list[tuple[Record, int]]:
-    """The records that the answer form can hold, each with its length in tokens."""
-    form = processor.contract.answer_form
-    if form == "bare" and (many := next((record for record in records if len(record.targets) > 1), None)):
-        raise RecordError(
-            f"{many.place}: {len(many.targets)} targets, and answer.form 'bare' holds one; set answer.form=list or fenced"
-        )
-    return [(record, count_tokens(record, processor, settings.images.max_file_pixels)) for record in records]
-
-
-def _first(errors: Sequence[Finding]) -> str:
-    return f"; the first: {errors[0].message}" if errors else ""
+    A row of words alone gets a blank picture that nobody is asked about: the vision tower then runs, and has gradients
+    (of zero), on every process, which all ways of spreading a model over devices rely on.
+    """
+    if all(sample.patches is None for sample in samples):
+        side = processor.family.token_side
+        blank = processor.see(Image.new("RGB", (side, side)))
+        samples = [*samples, encode_question(processor, "", blank)]
+    return pack_row(samples, processor)

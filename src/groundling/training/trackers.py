@@ -1,8 +1,8 @@
 """Trackers: where curves go beside metrics.jsonl. Each is an extra, and may fail.
 
-One that is not installed stops a run before it begins. One that fails while it runs is dropped with a warning: no training
-is lost to its bookkeeping. SwanLab and TensorBoard write below the run folder; W&B and trackio where their own environment
-variables say.
+One that is not installed stops a run before it begins. One that fails while it runs is dropped with a warning: no
+training is lost to its bookkeeping. SwanLab and TensorBoard write below the run folder; W&B and trackio where their own
+environment variables say.
 """
 
 from __future__ import annotations
@@ -59,14 +59,21 @@ class Trackers(TrainerCallback):
 
 def _swanlab(run: Path) -> TrainerCallback:
     """SwanLab's own callback: the one in transformers 5.23 fails with SwanLab 0.10 ("No active Run")."""
+    import swanlab
     from swanlab.integration.transformers import SwanLabCallback
 
+    class FinishedInTime(SwanLabCallback):
+        """Ends SwanLab's run with the training; else the next training of this process would be added to it."""
+
+        def on_train_end(self, *_: Any, **__: Any) -> None:
+            swanlab.finish()
+
     mode = os.environ.get("SWANLAB_MODE", "offline")  # needs no account; `swanlab sync` sends it later
-    return SwanLabCallback(project="groundling", experiment_name=run.name, mode=mode, log_dir=str(run / "swanlab"))
+    return FinishedInTime(project="groundling", experiment_name=run.name, mode=mode, log_dir=str(run / "swanlab"))
 
 
 def _tensorboard(run: Path) -> TrainerCallback:
-    from transformers.integrations import TensorBoardCallback
+    from transformers.integrations.integration_utils import TensorBoardCallback
 
     tracker = TensorBoardCallback()
     tracker.logging_dir = str(run / "tensorboard")  # its own setting is an environment variable, one for all runs
@@ -74,13 +81,13 @@ def _tensorboard(run: Path) -> TrainerCallback:
 
 
 def _wandb(_: Path) -> TrainerCallback:
-    from transformers.integrations import WandbCallback
+    from transformers.integrations.integration_utils import WandbCallback
 
     return WandbCallback()
 
 
 def _trackio(_: Path) -> TrainerCallback:
-    from transformers.integrations import TrackioCallback
+    from transformers.integrations.integration_utils import TrackioCallback
 
     return TrackioCallback()
 

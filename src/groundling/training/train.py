@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, TrainingArguments
-from transformers.trainer_callback import TrainerCallback
+from accelerate import PartialState
+from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from groundling.data.check import write_findings
 from groundling.data.record import Record
 from groundling.errors import SettingsError
-from groundling.evaluation.evaluate import evaluate
-from groundling.evaluation.report import hash_records
+from groundling.evaluation.report import build_report, hash_records, write_report
 from groundling.inference.predict import load
 from groundling.model.attention import use_packed_attention
-from groundling.model.contract import Contract, installed_versions, recipe_contract
+from groundling.model.contract import Contract, installed_versions, read_contract, recipe_contract
 from groundling.model.load import Checkpoint, find_checkpoint, load_model, load_processor
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts
-from groundling.settings import Settings, load_settings
-from groundling.training.checkpoint import RECIPE_FILE, find_resume, read_step
+from groundling.settings import Settings, closest_name, load_settings
+from groundling.training.checkpoint import (
+    RECIPE_FILE,
+    copy_model,
+    find_resume,
+    is_at_end,
+    read_step,
+    sweep_partial,
+)
 from groundling.training.journal import Journal
 from groundling.training.pictures import draw_first_batch
-from groundling.training.records import Gathered, gather_records, write_set_aside
+from groundling.training.processes import ask_together, from_main_process, refuse_other_engine
+from groundling.training.records import (
+    Gathered,
+    choose_sample,
+    gather_records,
+    refuse_unmeasurable,
+    write_set_aside,
+)
+from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
 
 log = logging.getLogger(__name__)
@@ -41,27 +56,30 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     SettingsError and its kin before anything is computed, TrainingError where the training itself fails.
     """
     settings = load_settings(recipe, overrides)
+    refuse_missing_trackers(settings)
     arguments = build_arguments(settings)
-    resume = find_resume(settings)
-    arguments.distributed_state.wait_for_everyone()  # type: ignore[union-attr]
+    resume = from_main_process(lambda: find_resume(settings))
 
     base = find_checkpoint(settings.model.name, revision=settings.model.revision)
-    processor = load_processor(base).with_contract(recipe_contract(base.contract, settings, is_derived=base.is_contract_derived))
-    records = gather_records(settings, processor)
-    processor = processor.with_contract(sign_contract(processor.contract, records.train))
-    start_run_folder(settings, records, arguments)
+    contract = recipe_contract(base.contract, settings, is_derived=base.is_contract_derived)
+    processor = load_processor(base).with_contract(contract)
+    records = from_main_process(lambda: gather_records(settings, processor))
+    processor = processor.with_contract(sign_contract(contract, records.train))
+    refuse_other_data(resume, processor.contract)
+    start_run_folder(settings, records)
 
-    model = build_model(base, settings, resume)
-    use_packed_attention(model)
-    trainer = build_trainer(model, processor, settings, arguments, records, resume)
-    if trainer.is_world_process_zero():
-        show_first_batch(trainer, settings.run.dir)
+    if resume is not None and is_at_end(resume, settings):
+        finish_from(resume, settings.run.dir)
+    else:
+        model = build_model(base, settings, resume)
+        trainer = build_trainer(model, processor, settings, arguments, records, resume)
+        show_first_batch(trainer)
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        trainer.save_whole(settings.run.dir / "final")
+        del trainer, model
 
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    trainer.save_model(str(settings.run.dir / "final"))
-    if trainer.is_world_process_zero():
-        measure_run(settings, records.test)
-        log.info("done: %s", settings.run.dir)
+    measure_run(settings, records.test)
+    log.info("done: %s", settings.run.dir)
     return settings.run.dir
 
 
@@ -69,11 +87,30 @@ def train(recipe: str | Path, *overrides: str) -> Path:
 
 
 def build_arguments(settings: Settings) -> TrainingArguments:
-    """What transformers' Trainer is told; the recipe's `trainer` block goes in as it stands."""
-    plan, run, measured = settings.train, settings.run, settings.evaluate
+    """What transformers' Trainer is told; the recipe's `trainer` block goes in as it stands.
+
+    SettingsError for a name in that block that TrainingArguments does not have, and for what it refuses.
+    """
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
+    for name in sorted(settings.trainer.keys() - known):
+        closest = closest_name(name, known)
+        hint = f"; the closest is {closest}" if closest else ""
+        raise SettingsError(f"trainer.{name} is no argument of transformers' TrainingArguments{hint}")
+    try:
+        arguments = TrainingArguments(**_own_arguments(settings, known) | settings.trainer)
+    except (ValueError, TypeError, ImportError) as error:
+        raise SettingsError(f"transformers' TrainingArguments refuses the recipe: {error}") from None
+    if arguments.n_gpu > 1:
+        log.warning("%d GPUs, and one is used; for all of them: accelerate launch -m groundling train", arguments.n_gpu)
+        arguments._n_gpu = 1  # else the Trainer cuts each row into so many pieces (nn.DataParallel)
+    if arguments.process_index > 0:
+        logging.getLogger("groundling").setLevel(logging.ERROR)  # one process speaks for all
+    return arguments
+
+
+def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
+    plan, run, every = settings.train, settings.run, settings.evaluate.every
     has_gpu = torch.cuda.is_available()
-    wants_bf16 = has_gpu and torch.cuda.is_bf16_supported() if plan.bf16 == "auto" else plan.bf16
-    save_every = run.save_every or measured.every
     options: dict[str, Any] = {
         "output_dir": str(run.dir / "checkpoints"),
         "num_train_epochs": plan.epochs,
@@ -82,39 +119,34 @@ def build_arguments(settings: Settings) -> TrainingArguments:
         "gradient_accumulation_steps": plan.accumulate,
         "learning_rate": plan.learning_rate,
         "weight_decay": plan.weight_decay,
-        "warmup_steps": plan.warmup,  # below 1 it is a share of the steps
+        "warmup_steps": min(
+            plan.warmup, math.nextafter(1, 0)
+        ),  # below 1 it is a share of the steps, from 1 on a number
         "lr_scheduler_type": plan.schedule if plan.schedule != "constant" else "constant_with_warmup",
         "max_grad_norm": plan.max_grad_norm,
-        "bf16": wants_bf16,
+        "bf16": has_gpu and torch.cuda.is_bf16_supported() if plan.bf16 == "auto" else plan.bf16,
         "seed": plan.seed,
         "dataloader_num_workers": plan.workers,
         "use_cpu": not has_gpu,
-        "eval_strategy": "steps" if measured.every else "no",
-        "eval_steps": measured.every or None,
-        "metric_for_best_model": f"eval_{measured.metric}" if measured.every else None,
-        "greater_is_better": True if measured.every else None,
-        "save_strategy": "steps" if save_every else "epoch",
-        "save_steps": save_every or 500,
-        "restore_callback_states_from_checkpoint": measured.patience is not None,
+        "eval_strategy": "steps" if every else "no",
+        "eval_steps": every or None,
+        "save_strategy": "steps" if run.save_every or every else "epoch",
+        "save_steps": run.save_every or every or 500,
         "logging_steps": run.log_every,
         "logging_nan_inf_filter": False,  # a NaN is to be seen, not counted as 0
+        "include_num_input_tokens_seen": "all",
         "remove_unused_columns": False,
         "label_names": ["labels"],
-        "report_to": [name for name in settings.track if name != "swanlab"],
+        "report_to": "none",  # the recipe's trackers are added beside it
         "run_name": run.dir.name,
         "disable_tqdm": True,
-        "ddp_find_unused_parameters": False,
+        "ddp_find_unused_parameters": False,  # every row has a picture, so every weight a gradient
     }
     if plan.gradient_checkpointing:
-        options |= _checkpointing_options()
-    return TrainingArguments(**options | settings.trainer)
-
-
-def _checkpointing_options() -> dict[str, Any]:
-    """Gradient checkpointing under the name that this transformers has for it (another one from 5.23 on)."""
-    names = {field.name for field in dataclasses.fields(TrainingArguments)}
-    name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+        # from transformers 5.23 on under another name
+        name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
+        options |= {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+    return options
 
 
 def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
@@ -123,25 +155,48 @@ def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
     return dataclasses.replace(contract, trained_on=trained_on, made_with=installed_versions())
 
 
+def refuse_other_data(resume: Path | None, contract: Contract) -> None:
+    """SettingsError where a run would go on in the middle of other records than it began with."""
+    before = None if resume is None else read_contract(resume)
+    if before is not None and before.trained_on != contract.trained_on:
+        raise SettingsError(
+            f"{resume} has learned from other records than data.train holds: {_told(before)}, now {_told(contract)}; "
+            f"put the former ones back, or start a new run from its weights (model.name={resume})"
+        )
+
+
+def _told(contract: Contract) -> str:
+    trained_on = contract.trained_on or {}
+    return f"{trained_on.get('records')} with hash {str(trained_on.get('sha256'))[:12]}"
+
+
 # ---- model and trainer -----------------------------------------------------------------------------------------
 
 
 def build_model(base: Checkpoint, settings: Settings, resume: Path | None) -> PreTrainedModel:
-    """The model to train, its weights those of the checkpoint to resume from where there is one."""
+    """The model to train, its weights those of the checkpoint to resume from where there is one.
+
+    A full training from an adapter starts with its product merged in; a LoRA training from one goes on with it.
+    """
     tune = settings.tune
-    dtype = _training_dtype(settings)
-    if resume is not None:
-        model = load_model(find_checkpoint(str(resume)), dtype=dtype, is_trainable=True)
-    else:
-        model = load_model(base, dtype=dtype, is_trainable=tune.method == "lora")
-    is_adapted = base.base is not None or (resume is not None and tune.method == "lora")
-    if tune.method == "full":
-        model = model.merge_and_unload() if is_adapted and resume is None else model  # type: ignore[operator]
+    source = base if resume is None else find_checkpoint(str(resume))
+    has_adapter, wants_adapter = source.base is not None, tune.method == "lora"
+    if resume is not None and has_adapter != wants_adapter:
+        raise SettingsError(
+            f"run.resume is {resume}, of method {'lora' if has_adapter else 'full'}, and tune.method is {tune.method}; "
+            f"to change it start a new run (model.name={resume})"
+        )
+    model = load_model(source, dtype=_training_dtype(settings), is_trainable=wants_adapter)
+    adapter = Adapter(tune.lora.rank, tune.lora.alpha, tune.lora.dropout, tune.lora.parts)
+    if not wants_adapter:
+        model = model.merge_and_unload() if has_adapter else model  # type: ignore[operator]
         freeze_parts(model, tune.freeze)
-    elif not is_adapted:
-        adapter = Adapter(tune.lora.rank, tune.lora.alpha, tune.lora.dropout, tune.lora.parts)
+    elif has_adapter:
+        _refuse_other_adapter(model, adapter, source)
+    else:
         torch.manual_seed(settings.train.seed)
-        model = add_adapter(model, adapter, family=base.contract.family, base=_lasting_name(settings.model.name))
+        model = add_adapter(model, adapter, family=base.contract.family, base=_lasting_name(base))
+    use_packed_attention(model)
     trained = count_trained(model)
     shown = ", ".join(f"{part} {trained[part]:,}" for part in trained if part != "all" and trained[part])
     log.info("%s: training %s of %s parameters", tune.method, shown, f"{trained['all']:,}")
@@ -149,15 +204,31 @@ def build_model(base: Checkpoint, settings: Settings, resume: Path | None) -> Pr
 
 
 def _training_dtype(settings: Settings) -> torch.dtype:
-    """Trained weights stay in float32, with bf16 arithmetic by autocast; frozen ones under adapters need no more than bf16."""
+    """Trained weights stay in float32, with bf16 arithmetic by autocast; frozen ones under adapters need only bf16."""
     if settings.model.dtype != "auto":
         return torch.float32 if settings.model.dtype == "float32" else torch.bfloat16
     return torch.bfloat16 if settings.tune.method == "lora" and torch.cuda.is_available() else torch.float32
 
 
-def _lasting_name(name: str) -> str:
-    """A folder's name that still finds it from elsewhere; hub names as they are."""
-    return str(Path(name).resolve()) if Path(name).exists() else name
+def _refuse_other_adapter(model: PreTrainedModel, wanted: Adapter, source: Checkpoint) -> None:
+    """SettingsError where the adapter to go on with is not the one that the recipe describes."""
+    found: Any = model.peft_config["default"]  # type: ignore[index]
+    pairs = {
+        "rank": (found.r, wanted.rank),
+        "alpha": (found.lora_alpha, wanted.alpha),
+        "dropout": (found.lora_dropout, wanted.dropout),
+    }
+    wrong = [f"tune.lora.{name}={has}, not {wants}" for name, (has, wants) in pairs.items() if has != wants]
+    if wrong:
+        raise SettingsError(
+            f"{source.name} is an adapter to go on with, and has {'; '.join(wrong)}; set the recipe so, "
+            "or merge it first (`groundling merge`) for a new adapter on top"
+        )
+
+
+def _lasting_name(base: Checkpoint) -> str:
+    """What an adapter's base will be found by: its folder from wherever, or its name on the hub."""
+    return str(base.folder.resolve()) if Path(base.name).exists() else base.name
 
 
 def build_trainer(
@@ -168,87 +239,73 @@ def build_trainer(
     records: Gathered,
     resume: Path | None,
 ) -> GroundingTrainer:
-    """The trainer with what watches over it: journal, early stopping, trackers."""
+    """The trainer with what watches over it: journal and trackers."""
+    sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
+    if settings.evaluate.every:
+        refuse_unmeasurable(sample, settings.evaluate.metric)
     trainer = GroundingTrainer(
-        model,
-        processor,
-        settings,
-        arguments,
-        train=records.train,
-        test=choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed),
-        loaded_from=resume,
+        model, processor, settings, arguments, train=records.train, test=sample, loaded_from=resume
     )
-    if any(record.image is None for record in records.train):
-        arguments.ddp_find_unused_parameters = True  # a batch of words alone leaves the vision tower out
+    refuse_other_engine(trainer.accelerator.distributed_type)
     trainer.remove_callback(PrinterCallback)
     resumed_step = 0 if resume is None else read_step(resume)
-    trainer.add_callback(Journal(settings.run.dir, resumed_step=resumed_step, count_tokens=lambda: trainer.tokens))
-    if settings.evaluate.patience is not None:
-        trainer.add_callback(EarlyStoppingCallback(settings.evaluate.patience))
-    if "swanlab" in settings.track:
-        trainer.add_callback(_swanlab(settings))
+    trainer.add_callback(Journal(settings.run.dir, resumed_step=resumed_step, metric=settings.evaluate.metric))
+    if settings.track and trainer.is_world_process_zero():
+        trainer.add_callback(build_trackers(settings))
     return trainer
-
-
-def choose_sample(records: Sequence[Record], size: int, *, seed: int) -> list[Record]:
-    """The same `size` records every time, in file order; all where there are no more."""
-    chosen = np.random.default_rng(seed).permutation(len(records))[:size]
-    return [records[index] for index in sorted(chosen.tolist())]
-
-
-def _swanlab(settings: Settings) -> TrainerCallback:
-    try:
-        from swanlab.integration.transformers import SwanLabCallback
-    except ImportError:
-        raise SettingsError('track: swanlab is not installed; pip install "groundling[swanlab]"') from None
-    mode = os.environ.get("SWANLAB_MODE", "offline")  # offline needs no account; `swanlab sync` sends it later
-    return SwanLabCallback(
-        project="groundling",
-        experiment_name=settings.run.dir.name,
-        mode=mode,
-        logdir=str(settings.run.dir / "swanlab"),
-    )
 
 
 # ---- the run folder --------------------------------------------------------------------------------------------
 
 
-def start_run_folder(settings: Settings, records: Gathered, arguments: TrainingArguments) -> None:
-    """Write the recipe as resolved and what was set aside; say how much is left."""
+def start_run_folder(settings: Settings, records: Gathered) -> None:
+    """Write the recipe as resolved, what was found in the data and what was set aside; say how much is left."""
     run = settings.run.dir
     log.info("%d lines read: %d to train on, %d to measure on", records.read, len(records.train), len(records.test))
-    if arguments.process_index == 0:
+    if PartialState().is_main_process:
         run.mkdir(parents=True, exist_ok=True)
+        sweep_partial(run)
         (run / RECIPE_FILE).write_text(settings.to_yaml(), encoding="utf-8")
         write_findings(records.findings, run)
-        write_set_aside(records, run / "set-aside.jsonl")
-    set_aside = records.too_long or [finding for finding in records.findings if finding.level == "error"]
-    if set_aside:
-        log.warning("some records were set aside, each with its reason: %s", run / "set-aside.jsonl")
-    arguments.distributed_state.wait_for_everyone()  # type: ignore[union-attr]
+        set_aside = write_set_aside(records, run / "set-aside.jsonl")
+        if set_aside:
+            log.warning("%d records are set aside, each with its reason: %s", set_aside, run / "set-aside.jsonl")
+    PartialState().wait_for_everyone()
 
 
-def show_first_batch(trainer: GroundingTrainer, run: Path) -> None:
+def show_first_batch(trainer: GroundingTrainer) -> None:
     """Draw the first samples as the model will see them."""
-    dataset = trainer.train_dataset
-    count = min(len(dataset), trainer.settings.run.pictures)  # type: ignore[arg-type]
-    samples = [dataset[index] for index in range(count)]  # type: ignore[index]
-    draw_first_batch(samples, trainer.processor, run / "samples" / "first-batch.jpg")
+    run, dataset = trainer.settings.run, trainer.train_dataset
+    count = min(len(dataset), run.pictures)  # type: ignore[arg-type]
+    if trainer.is_world_process_zero() and count:
+        samples: list[Any] = [dataset[index] for index in range(count)]  # type: ignore[index]
+        draw_first_batch(samples, trainer.processor, run.dir / "samples" / "first-batch.jpg")
+
+
+def finish_from(checkpoint: Path, run: Path) -> None:
+    """Make the last checkpoint the final one: a run that was ended before its very last line has only that to do."""
+    if PartialState().is_main_process:
+        copy_model(checkpoint, run / "final")
+    PartialState().wait_for_everyone()
 
 
 def measure_run(settings: Settings, test: Sequence[Record]) -> None:
     """Load what was saved, the best weights where there are any, and report on all test records."""
-    grounder = load(str(settings.run.dir))
     if not test:
         log.info("no data.test: no report")
         return
-    report = evaluate(
-        grounder,
-        test,
-        settings.run.dir / "report",
-        batch_size=settings.evaluate.batch_size,
-        max_new_tokens=settings.evaluate.max_new_tokens,
-        max_pixels=settings.images.max_file_pixels,
-    )
-    low, high = report.ci95["acc@0.5"]
-    log.info("acc@0.5 %.3f [%.3f, %.3f] on %d questions", report.metrics["acc@0.5"], low, high, report.scores.n_single)
+    unset_hf_deepspeed_config()  # what is measured is whole on every device, whatever spread it in training
+    gc.collect()
+    torch.cuda.empty_cache()
+    grounder = load(str(settings.run.dir))
+    predictions = ask_together(grounder, test, settings)
+    if PartialState().is_main_process:
+        report = build_report(
+            predictions, contract=grounder.contract.to_json(), versions=installed_versions(), name=grounder.name
+        )
+        write_report(report, settings.run.dir / "report")
+        low, high = report.ci95["acc@0.5"]
+        log.info(
+            "acc@0.5 %.3f [%.3f, %.3f] on %d questions", report.metrics["acc@0.5"], low, high, report.scores.n_single
+        )
+    PartialState().wait_for_everyone()

@@ -4,37 +4,41 @@
   accumulated batches, so that long answers and short ones weigh by their tokens (the stock Trainer averages averages).
 - Logits are made where there are labels, and nowhere else.
 - Evaluation asks the model and scores its boxes; `best/` gets the weights of the best score at that moment.
-- Checkpoints are `checkpoints/<step>/`, complete once they bear that name; the stock reload, which matches no key of a
-  full Qwen2.5-VL and says so in a warning only, is never used.
+- Weights that are not finite are never kept. What is kept appears under its name when it is whole (`checkpoint`).
+- The stock reload, which matches no key of a full Qwen2.5-VL and says so in a warning only, is never used.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from groundling.data.record import Record
 from groundling.errors import TrainingError
-from groundling.evaluation.evaluate import predict_records
-from groundling.evaluation.metrics import Prediction, measure
-from groundling.inference.batch import IGNORED, pack_row
+from groundling.evaluation.metrics import measure
+from groundling.inference.batch import IGNORED
 from groundling.inference.predict import Grounder
 from groundling.model.processor import Processor
-from groundling.model.tune import PARTS, Part, parameter_groups
+from groundling.model.tune import Part, parameter_groups
 from groundling.settings import Settings
-from groundling.training.checkpoint import list_checkpoints
+from groundling.training.checkpoint import (
+    drop_old_checkpoints,
+    evaluations_since_best,
+    list_checkpoints,
+    partial_name,
+    put_in_place,
+)
 from groundling.training.pictures import draw_predictions
-from groundling.training.records import RecordDataset
+from groundling.training.processes import ask_together
+from groundling.training.records import RecordDataset, join_samples
 
 
 class GroundingTrainer(Trainer):
@@ -56,14 +60,18 @@ class GroundingTrainer(Trainer):
             args=arguments,
             train_dataset=RecordDataset(train, processor, settings.images.max_file_pixels),
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
-            data_collator=partial(pack_row, processor=processor),
+            data_collator=partial(join_samples, processor=processor),
         )
         self.processor = processor
         self.settings = settings
         self.test = test
         self.loaded_from = loaded_from
-        self.tokens = 0  # on this device, prompts and pictures included
         self.model_accepts_loss_kwargs = True  # have the labels of the whole global batch counted (compute_loss)
+
+    @property
+    def _whole_model(self) -> PreTrainedModel:
+        """The model itself, out of whatever spreads it over devices."""
+        return self.accelerator.unwrap_model(self.model)  # type: ignore[arg-type,return-value]
 
     # ---- every step
 
@@ -77,9 +85,13 @@ class GroundingTrainer(Trainer):
         """The loss of one packed row, as its share of the global batch's mean over answer tokens."""
         labels = inputs.pop("labels")[0, 1:]
         learned = (labels != IGNORED).nonzero().flatten()
-        self.tokens += inputs["input_ids"].numel()
         outputs = model(**inputs, logits_to_keep=learned)
-        total = cross_entropy(outputs.logits[0].float(), labels[learned], reduction="sum")
+        total = cross_entropy(
+            outputs.logits[0].float(),
+            labels[learned],
+            reduction="sum",
+            label_smoothing=self.args.label_smoothing_factor,
+        )
         assert num_items_in_batch is not None, "without the global count every batch would weigh the same"
         loss = total * self.accelerator.num_processes / num_items_in_batch  # the devices' gradients are averaged
         if not torch.isfinite(loss):
@@ -87,75 +99,81 @@ class GroundingTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """One group of parameters for each part's learning rate."""
+        """One group of parameters for each learning rate, `train.learning_rate` first: that of the first is logged."""
         if self.optimizer is None:
-            tuned = self.model if model is None else model
+            tuned: Any = self.model if model is None else model
             train = self.settings.train
-            own: dict[Part, float | None] = {part: getattr(train.learning_rates, part) for part in PARTS}
-            rates = {part: train.learning_rate if rate is None else rate for part, rate in own.items()}
+            own = train.learning_rates
+            asked: dict[Part, float | None] = {"vision": own.vision, "merger": own.merger, "language": own.language}
+            rates: dict[Part, float] = {part: rate or train.learning_rate for part, rate in asked.items()}
+            groups = parameter_groups(tuned, rates=rates, weight_decay=train.weight_decay)
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, tuned)
-            self.optimizer = kind(parameter_groups(tuned, rates=rates, weight_decay=train.weight_decay), **options)
+            self.optimizer = kind(sorted(groups, key=lambda group: group["lr"] != train.learning_rate), **options)
         return self.optimizer
 
     # ---- every evaluation
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Scores on the fixed sample of test records, asked over all devices; a line of the log, and pictures."""
-        predictions = self._predict_share(self.test)
-        scores = measure(predictions, draws=100)
+        """Scores on the fixed sample of test records, asked over all devices; a line of the log, and pictures.
+
+        The best weights so far are kept as they are, and the training ends where the recipe's patience does.
+        """
+        grounder = Grounder(self._whole_model, self.processor, "model in training")
+        predictions = ask_together(grounder, self.test, self.settings)
+        scores = measure(predictions, draws=1)
         metrics = {f"eval_{name}": value for name, value in scores.metrics.items() if not math.isnan(value)}
         if self.is_world_process_zero():
+            sheet = self.settings.run.dir / "samples" / f"step-{self.state.global_step:06d}.jpg"
             shown = predictions[: self.settings.run.pictures]
-            draw_predictions(shown, self.settings.run.dir / "samples" / f"step-{self.state.global_step:06d}.jpg")
+            draw_predictions(shown, sheet, max_pixels=self.settings.images.max_file_pixels)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self._keep_best()
         return metrics
 
-    def _predict_share(self, records: Sequence[Record]) -> list[Prediction]:
-        """All predictions on every device, each device having asked about its share."""
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        grounder = Grounder(self.accelerator.unwrap_model(self.model), self.processor, "model in training")
-        plan = self.settings.evaluate
-        mine = predict_records(
-            grounder,
-            records[rank::world],
-            batch_size=plan.batch_size,
-            max_new_tokens=plan.max_new_tokens,
-            max_pixels=self.settings.images.max_file_pixels,
-        )
-        if world == 1:
-            return mine
-        numbered = gather_object(list(zip(range(rank, len(records), world), mine, strict=True)))
-        return [prediction for _, prediction in sorted(numbered, key=lambda pair: pair[0])]
-
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        is_best = super()._determine_best_metric(metrics, trial)
-        if is_best:
-            self.save_model(str(self.settings.run.dir / "best"))
-        return is_best
+    def _keep_best(self) -> None:
+        waited = evaluations_since_best(self.state.log_history, self.settings.evaluate.metric)
+        best = self.settings.run.dir / "best"
+        if waited == 0 or not best.is_dir():  # a run that goes on from another's checkpoint has no best of its own yet
+            self.save_whole(best)
+        patience = self.settings.evaluate.patience
+        if patience is not None and waited >= patience:
+            self.control.should_training_stop = True
 
     # ---- weights
 
+    def save_whole(self, folder: Path) -> None:
+        """The weights with processor and contract, as a folder that takes its name (from another) when it is whole.
+
+        Every process has to call this.
+        """
+        self.save_model(str(partial_name(folder)))
+        self._put_in_place(partial_name(folder), folder)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Weights in safetensors, processor and contract; no pickled arguments, which would hold secrets."""
-        assert output_dir is not None
-        self.model.save_pretrained(output_dir, state_dict=state_dict, is_main_process=self.args.should_save)
+        """Weights in safetensors, processor and contract; no pickled arguments, which would hold secrets.
+
+        `state_dict` holds the weights where they had to be gathered. TrainingError where one of them is not finite.
+        """
         if self.args.should_save:
+            assert output_dir is not None
+            self._refuse_not_finite(state_dict or dict(self._whole_model.named_parameters()))
+            self._whole_model.save_pretrained(output_dir, state_dict=state_dict)
             self.processor.save(Path(output_dir))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                raise TrainingError(self._not_finite(f"the weight {name}"))
+        """A checkpoint named after its step, and room made by the oldest ones."""
         super()._save_checkpoint(model, trial)
+        run, step = self.settings.run, self.state.global_step
+        folder = run.dir / "checkpoints"
+        self._put_in_place(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}", folder / str(step))
+        if self.args.should_save:
+            drop_old_checkpoints(run.dir, keep=run.keep)
+
+    def _put_in_place(self, partial: Path, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            folder = Path(self.args.output_dir or "")
-            whole = folder / str(self.state.global_step)
-            shutil.rmtree(whole, ignore_errors=True)
-            (folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}").rename(whole)
-            for old in list_checkpoints(self.settings.run.dir)[: -self.settings.run.keep]:
-                shutil.rmtree(old)
+            put_in_place(partial, folder)
         self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -165,10 +183,17 @@ class GroundingTrainer(Trainer):
         else:
             assert self.loaded_from == Path(resume_from_checkpoint), "a resumed model holds the checkpoint's weights"
 
+    # ---- numbers that are none
+
+    def _refuse_not_finite(self, weights: Mapping[str, torch.Tensor]) -> None:
+        for name, weight in weights.items():
+            if not torch.isfinite(weight.detach()).all():
+                raise TrainingError(self._not_finite(f"the weight {name}"))
+
     def _not_finite(self, what: str) -> str:
         whole = list_checkpoints(self.settings.run.dir)
         kept = f"the last finite checkpoint is {whole[-1]}" if whole else "no checkpoint had been written yet"
         return (
-            f"{what} is not finite at step {self.state.global_step + 1}; {kept}. "
+            f"{what} is not finite after {self.state.global_step} steps; {kept}. "
             "Lower train.learning_rate or raise train.warmup, and look at the batch's pictures and boxes"
         )

@@ -1,0 +1,128 @@
+"""From a picture and a question to boxes in that picture's own upright pixels."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from taught import Taught
+
+import groundling as gl
+from groundling.dialect.answer import Answer, read_answer
+from groundling.geometry.frame import Frame
+from groundling.inference.predict import BATCHES_AT_ONCE, Grounder, Question, load
+
+UNIT = 224 / 112  # a pixel of the seen picture, in pixels of the drawn one
+
+# How a picture has to be stored for each EXIF orientation to turn it upright (EXIF 2.3, section 4.6.4 A)
+STORED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def assert_right(answer: Answer, record: gl.Record) -> None:
+    """The box and the label that were taught, to within a unit of what the model can say."""
+    assert answer.flaw is None, answer.text
+    assert answer.boxes.frame == Frame(224, 224)
+    assert answer.labels == [record.targets[0].label]
+    assert record.targets[0].box is not None
+    assert np.abs(answer.boxes.xyxy - [record.targets[0].box]).max() <= UNIT, answer.text
+
+
+def test_boxes_are_in_the_pictures_own_pixels(taught: Taught, grounder: Grounder):
+    for record, (file, question) in zip(taught.records, taught.questions, strict=True):
+        answer = grounder.predict(file, question)
+
+        assert answer.seen == Frame(112, 112)
+        assert_right(answer, record)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_turned_photograph_is_answered_upright(orientation: int, taught: Taught, grounder: Grounder, tmp_path: Path):
+    file, question = taught.questions[0]
+    upright = Image.open(file)
+    turn = STORED[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (upright if turn is None else upright.transpose(turn)).save(tmp_path / "turned.png", exif=exif)
+
+    assert_right(grounder.predict(tmp_path / "turned.png", question), taught.records[0])
+
+
+def test_every_kind_of_source_will_do(taught: Taught, grounder: Grounder):
+    file, question = taught.questions[0]
+    picture = Image.open(file)
+    sources = [file, str(file), file.read_bytes(), picture, np.asarray(picture)]
+
+    answers = grounder.predict_many([(source, question) for source in sources])
+
+    assert len({answer.text for answer in answers}) == 1
+    assert_right(answers[0], taught.records[0])
+
+
+def test_many_answers_are_in_the_order_of_their_questions(taught: Taught, grounder: Grounder):
+    asked = [*range(len(taught.records)), *reversed(range(len(taught.records)))]
+    questions = (taught.questions[index] for index in asked)
+
+    answers = grounder.predict_many(questions, batch_size=2, max_new_tokens=64)
+
+    for index, answer in zip(asked, answers, strict=True):
+        assert_right(answer, taught.records[index])
+    assert grounder.predict_many([]) == []
+
+
+def test_pictures_are_opened_a_few_batches_at_a_time(taught: Taught, grounder: Grounder):
+    good = Question(*taught.questions[0])
+    missing = Question(Path("nowhere.png"), "the mug")
+
+    answers = grounder.answer_each([good] * BATCHES_AT_ONCE + [missing], batch_size=1, max_new_tokens=4)
+
+    found = [next(answers) for _ in range(BATCHES_AT_ONCE)]
+    assert {answered.original for answered in found} == {Frame(224, 224)}
+    with pytest.raises(gl.ImageError, match=r"nowhere\.png: no such file"):
+        next(answers)
+
+
+def test_what_is_no_picture_is_named(taught: Taught, grounder: Grounder, tmp_path: Path):
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
+
+    with pytest.raises(gl.ImageError, match=r"notes\.txt: no picture of a known kind"):
+        grounder.predict_many([taught.questions[0], (tmp_path / "notes.txt", "the mug")])
+    with pytest.raises(gl.ImageError, match="more than the 1000 allowed"):
+        list(grounder.answer_each([Question(*taught.questions[0])], max_pixels=1000))
+
+
+def test_another_budget_is_said_aloud_and_its_boxes_stay_in_place(taught: Taught, grounder: Grounder, caplog):
+    file, question = taught.questions[0]
+
+    with caplog.at_level(logging.WARNING, logger="groundling"):
+        less = grounder.with_max_tokens(4)
+
+    assert caplog.messages == [f"budget of 4 visual tokens; {taught.folder} was trained with 16"]
+    answer = less.predict(file, question)
+    assert answer.seen == Frame(56, 56)
+    read = read_answer(answer.text, family="qwen2_5_vl", seen=Frame(56, 56))
+    np.testing.assert_allclose(answer.boxes.xyxy, read.boxes.xyxy * 4)
+    assert answer.boxes.frame == Frame(224, 224)
+    assert grounder.predict(file, question).seen == Frame(112, 112), "the first one is as it was"
+
+
+def test_a_grounder_is_loaded_ready_to_answer(taught: Taught):
+    grounder = load(str(taught.folder), device="cpu")
+
+    assert grounder.name == str(taught.folder)
+    assert grounder.contract == grounder.processor.contract
+    assert not grounder.model.training
+    assert {parameter.dtype for parameter in grounder.model.parameters()} == {torch.float32}
+    assert gl.load is load

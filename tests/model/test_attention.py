@@ -1,0 +1,209 @@
+"""Packed rows: each sample as if it were alone, in all three families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import build_family_model, build_family_processor, draw_samples
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
+
+from groundling.dialect.family import FAMILIES
+from groundling.inference.batch import IGNORED, Sample, pack_row, pad_left
+from groundling.model.attention import (
+    PACKED_ATTENTION,
+    equal_places,
+    packed_attention,
+    padded_attention,
+    use_packed_attention,
+)
+from groundling.model.processor import Processor
+
+# ---- by hand ---------------------------------------------------------------------------------------------------
+
+
+def test_equal_lengths_stand_together():
+    assert equal_places([5, 7, 5]) == [[0, 2], [1]]
+    assert equal_places([]) == []
+
+
+def attend(values: Sequence[float], **options: Any) -> list[float]:
+    """What one head answers for each token where query and key are 0, so that every visible token weighs the same."""
+    zeros = torch.zeros(1, 1, len(values), 1)
+    shown = torch.tensor(values, dtype=torch.float32).reshape(1, 1, -1, 1)
+    found, weights = packed_attention(torch.nn.Module(), zeros, zeros, shown, **options)
+    assert weights is None
+    assert found.shape == (1, len(values), 1, 1)
+    return found.flatten().tolist()
+
+
+def test_a_token_sees_itself_and_what_came_before_in_its_sample():
+    assert attend([8, 2, 4], is_causal=True, sample_lengths=[1, 2]) == [8, 2, 3]
+    assert attend([8, 2, 4], is_causal=True, sample_lengths=[3]) == pytest.approx([8, 5, 14 / 3])
+
+
+def test_a_patch_sees_all_of_its_window():
+    windows = torch.tensor([0, 1, 3, 4], dtype=torch.int32)
+
+    assert attend([8, 2, 4, 6], is_causal=False, cu_seq_lens_q=windows) == [8, 3, 3, 6]
+
+
+def test_the_order_survives_lengths_that_come_again_and_empty_ones():
+    assert attend([1, 3, 9, 5, 7], is_causal=False, sample_lengths=[2, 1, 0, 2]) == [2, 2, 9, 6, 6]
+
+
+def test_the_vision_towers_own_bounds_go_before_the_rows():
+    windows = torch.tensor([0, 2, 4])
+
+    assert attend([1, 3, 5, 7], is_causal=False, cu_seq_lens_q=windows, sample_lengths=[1]) == [2, 2, 6, 6]
+
+
+def test_fewer_keys_than_queries_are_shared():
+    query, key = torch.zeros(1, 4, 2, 1), torch.zeros(1, 2, 2, 1)
+    values = torch.tensor([[2.0, 4.0], [10.0, 30.0]]).reshape(1, 2, 2, 1)
+
+    found, _ = packed_attention(torch.nn.Module(), query, key, values, is_causal=True, sample_lengths=[2])
+
+    assert found[0, :, :, 0].tolist() == [[2, 2, 10, 10], [3, 3, 20, 20]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sample_lengths": [2]},
+        {"sample_lengths": [3], "attention_mask": torch.ones(1, 3)},
+        {"sample_lengths": [3], "sliding_window": 2},
+    ],
+    ids=["no lengths", "too short", "a mask", "a sliding window"],
+)
+def test_what_cannot_be_a_packed_row_is_refused(options: dict[str, Any]):
+    with pytest.raises(AssertionError, match="a packed"):
+        attend([1, 2, 3], is_causal=True, **options)
+
+
+# ---- a packed row is its samples alone -------------------------------------------------------------------------
+
+
+@pytest.fixture(params=list(FAMILIES))
+def processor(request: pytest.FixtureRequest) -> Processor:
+    return build_family_processor(request.param)
+
+
+def run_packed(model: PreTrainedModel, samples: Sequence[Sample], processor: Processor) -> list[torch.Tensor]:
+    """Logits of each sample (tokens, vocabulary), from one row."""
+    row = pack_row(samples, processor)
+    del row["labels"]
+    use_packed_attention(model)
+    logits = model(**row).logits
+    return list(logits[0].split([len(sample.input_ids) for sample in samples]))
+
+
+def run_padded(model: PreTrainedModel, samples: Sequence[Sample], processor: Processor) -> list[torch.Tensor]:
+    """Logits of each sample (tokens, vocabulary), side by side under transformers' own attention and positions."""
+    model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})
+    logits = model(**pad_left(samples, processor)).logits
+    return [row[-len(sample.input_ids) :] for row, sample in zip(logits, samples, strict=True)]
+
+
+def gradients(model: PreTrainedModel, samples: Sequence[Sample], logits: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of the loss on all answers, by parameter."""
+    model.zero_grad()
+    losses = [
+        cross_entropy(found[:-1], torch.tensor(sample.labels[1:]), ignore_index=IGNORED, reduction="sum")
+        for found, sample in zip(logits, samples, strict=True)
+    ]
+    torch.stack(losses).sum().backward()
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert len(found) == len(list(model.parameters())), "every weight takes part"
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")  # its other name came with 5.23
+@pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
+def test_a_packed_row_equals_a_padded_batch_in_logits_and_gradients(processor: Processor, checkpointed: bool):
+    model = build_family_model(processor).train()
+    samples = draw_samples(processor)
+    padded = run_padded(model, samples, processor)
+    expected = gradients(model, samples, padded)
+
+    if checkpointed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    packed = run_packed(model, samples, processor)
+    found = gradients(model, samples, packed)
+
+    for alone, joined in zip(padded, packed, strict=True):
+        torch.testing.assert_close(joined, alone, atol=1e-5, rtol=0)
+    largest = max(gradient.norm() for gradient in expected.values())
+    for name, gradient in expected.items():
+        difference = (found[name] - gradient).norm()
+        assert difference <= 1e-5 * gradient.norm() + 1e-7 * largest, f"{name}: {difference} of {gradient.norm()}"
+
+
+@torch.no_grad()
+def test_a_changed_sample_changes_no_other(processor: Processor):
+    model = build_family_model(processor)
+    samples, others = draw_samples(processor, seed=0), draw_samples(processor, seed=1)
+    before = run_packed(model, samples, processor)
+
+    for place in range(len(samples)):
+        changed = [*samples[:place], others[place], *samples[place + 1 :]]
+        after = run_packed(model, changed, processor)
+        for number, (old, new) in enumerate(zip(before, after, strict=True)):
+            difference = (old - new).abs().max()
+            assert (difference > 1e-3) if number == place else (difference <= 1e-6), (place, number, difference)
+
+
+@torch.no_grad()
+def test_without_the_samples_lengths_the_row_would_be_one_long_sample(processor: Processor):
+    model = build_family_model(processor)
+    samples = draw_samples(processor)
+    row = pack_row(samples, processor)
+    kept = run_packed(model, samples, processor)[-1]
+
+    row["sample_lengths"] = [row["input_ids"].shape[1]]
+    mixed = model(**row).logits[0, -len(kept) :]
+
+    assert (mixed - kept).abs().max() > 1e-2, "the tests above could not see contamination"
+
+
+@torch.no_grad()
+def test_a_row_of_one_sample_is_a_plain_forward(processor: Processor):
+    model = build_family_model(processor)
+
+    for sample in draw_samples(processor):
+        (alone,) = run_padded(model, [sample], processor)
+        (packed,) = run_packed(model, [sample], processor)
+        torch.testing.assert_close(packed, alone, atol=1e-6, rtol=0)
+
+
+# ---- switching -------------------------------------------------------------------------------------------------
+
+
+def attention_of(model: PreTrainedModel) -> tuple[str, str]:
+    return model.config.text_config._attn_implementation, model.config.vision_config._attn_implementation
+
+
+def test_answering_pads_the_words_and_packs_the_pictures_for_a_while(processor: Processor):
+    model = build_family_model(processor)
+    model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
+
+    with pytest.raises(KeyError, match="stop"), padded_attention(model):
+        assert attention_of(model) == ("sdpa", PACKED_ATTENTION)
+        raise KeyError("stop")
+
+    assert attention_of(model) == ("eager", "sdpa")
+
+
+def test_a_saved_model_does_not_ask_for_our_attention(processor: Processor, tmp_path: Path):
+    model = build_family_model(processor)
+    use_packed_attention(model)
+
+    model.save_pretrained(tmp_path)
+
+    assert attention_of(model) == (PACKED_ATTENTION, PACKED_ATTENTION)
+    assert PACKED_ATTENTION not in (tmp_path / "config.json").read_text(encoding="utf-8")

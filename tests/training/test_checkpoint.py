@@ -1,0 +1,194 @@
+"""Which checkpoint a run goes on from, when it is refused, and how folders come to be whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundling.errors import SettingsError
+from groundling.settings import Settings
+from groundling.training.checkpoint import (
+    compare_recipes,
+    copy_model,
+    drop_old_checkpoints,
+    evaluations_since_best,
+    find_resume,
+    is_at_end,
+    list_checkpoints,
+    partial_name,
+    put_in_place,
+    sweep_partial,
+)
+
+
+def settings_of(folder: Path, **sections: Any) -> Settings:
+    values: dict[str, Any] = {"model": {"name": "tiny"}, "data": {"train": "a.jsonl", "test": "b.jsonl"}}
+    return Settings.model_validate(values | sections | {"run": {"dir": folder} | sections.get("run", {})})
+
+
+def begin_run(run: Path, *steps: int, **sections: Any) -> Settings:
+    """A run folder with whole checkpoints of these steps, of 12."""
+    settings = settings_of(run, **sections)
+    run.mkdir(exist_ok=True)
+    (run / "recipe.yaml").write_text(settings.to_yaml(), encoding="utf-8")
+    for step in steps:
+        folder = run / "checkpoints" / str(step)
+        folder.mkdir(parents=True)
+        state = {"global_step": step, "max_steps": 12, "log_history": []}
+        (folder / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    return settings
+
+
+# ---- finding ---------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+    settings = begin_run(tmp_path / "run", 5, 10)
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "checkpoint-15").mkdir()  # being written
+    (folder / "checkpoint-15" / "trainer_state.json").write_text("{}", encoding="utf-8")
+    (folder / "20").mkdir()  # without its state
+    (folder / "runs").mkdir()
+    assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["5", "10"]
+    assert find_resume(settings) == folder / "10"
+
+
+def test_nothing_to_go_on_from_is_a_fresh_start(tmp_path: Path) -> None:
+    assert find_resume(settings_of(tmp_path / "new")) is None
+    (tmp_path / "empty").mkdir()
+    assert find_resume(settings_of(tmp_path / "empty")) is None
+    assert find_resume(settings_of(tmp_path / "empty", run={"resume": "never"})) is None
+    assert find_resume(begin_run(tmp_path / "begun")) is None, "killed before its first checkpoint"
+
+
+def test_a_finished_run_is_refused(tmp_path: Path) -> None:
+    settings = begin_run(tmp_path / "run", 12)
+    (tmp_path / "run" / "final").mkdir()
+    with pytest.raises(SettingsError, match=r"run is finished: its weights are in .*final; choose another run\.dir"):
+        find_resume(settings)
+
+
+def test_another_recipe_is_refused_with_what_differs(tmp_path: Path) -> None:
+    begin_run(tmp_path / "run", 5, train={"learning_rate": 1e-4})
+    other = settings_of(tmp_path / "run", train={"learning_rate": 2e-4}, tune={"freeze": ["vision"]})
+    with pytest.raises(SettingsError, match="another recipe") as refused:
+        find_resume(other)
+    assert "train.learning_rate: 0.0001 in recipe.yaml, now 0.0002" in str(refused.value)
+    assert "tune.freeze: [] in recipe.yaml, now ['vision']" in str(refused.value)
+    assert "run." not in str(refused.value).replace("run.dir, or the same", "")
+
+
+def test_what_is_kept_and_how_fast_may_change(tmp_path: Path) -> None:
+    settings = begin_run(tmp_path / "run", 5)
+    run = {"save_every": 3, "keep": 9, "log_every": 1, "dir": tmp_path / "moved"}
+    assert compare_recipes(settings, settings_of(tmp_path, run=run, track=["swanlab"], train={"workers": 4})) == []
+    assert compare_recipes(settings, settings_of(tmp_path, evaluate={"every": 3})) == [
+        "evaluate.every: 0 in recipe.yaml, now 3"
+    ]
+
+
+def test_never_wants_an_empty_folder(tmp_path: Path) -> None:
+    begin_run(tmp_path / "run", 5)
+    with pytest.raises(SettingsError, match=r"run\.resume is never, and .*run is not empty"):
+        find_resume(settings_of(tmp_path / "run", run={"resume": "never"}))
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"no run of groundling \(no recipe\.yaml\)"):
+        find_resume(settings_of(tmp_path))
+    with pytest.raises(SettingsError, match="is a file; choose another"):
+        find_resume(settings_of(tmp_path / "thesis.tex"))
+
+
+def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    settings = begin_run(tmp_path / "run", 5)
+    (tmp_path / "run" / "recipe.yaml").write_text("model: {name: tiny", encoding="utf-8")
+    with pytest.raises(SettingsError, match="cannot be gone on with, choose another"):
+        find_resume(settings)
+
+
+def test_a_named_checkpoint_has_to_be_whole(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    with pytest.raises(SettingsError, match=r"no whole checkpoint: it has no trainer_state\.json"):
+        find_resume(settings_of(tmp_path / "new", run={"resume": str(tmp_path / "7")}))
+    begin_run(tmp_path / "run", 5)
+    named = tmp_path / "run" / "checkpoints" / "5"
+    for folder in ("run", "new"):
+        assert find_resume(settings_of(tmp_path / folder, run={"resume": str(named)})) == named
+
+
+# ---- the end ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "waited"),
+    [([], 0), ([0.2], 0), ([0.2, 0.3], 0), ([0.3, 0.2], 1), ([0.3, 0.3, 0.1], 2), ([0.1, 0.4, 0.2, 0.4], 2)],
+)
+def test_evaluations_since_the_best_one(scores: list[float], waited: int) -> None:
+    history: list[dict[str, Any]] = [{"loss": 1.0, "step": 1}]
+    history += [{"eval_miou": score, "eval_acc@0.5": -score, "step": 2} for score in scores]
+    assert evaluations_since_best(history, "miou") == waited
+
+
+def test_a_run_is_at_its_end_by_steps_or_by_patience(tmp_path: Path) -> None:
+    settings = begin_run(tmp_path / "run", 5, 12, evaluate={"every": 1, "patience": 2, "metric": "miou"})
+    first, last = list_checkpoints(tmp_path / "run")
+    assert not is_at_end(first, settings) and is_at_end(last, settings)
+    history = [{"eval_miou": score} for score in (0.5, 0.4, 0.5)]
+    state = {"global_step": 5, "max_steps": 12, "log_history": history}
+    (first / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    assert is_at_end(first, settings)
+    assert not is_at_end(first, settings_of(tmp_path / "run", evaluate={"every": 1, "metric": "miou"}))
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_takes_its_name_and_anothers_place_when_it_is_whole(tmp_path: Path) -> None:
+    best = tmp_path / "best"
+    for text in ("first", "second"):
+        partial = partial_name(best)
+        partial.mkdir()
+        (partial / text).write_text(text, encoding="utf-8")
+        put_in_place(partial, best)
+        assert [path.name for path in best.iterdir()] == [text]
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    begin_run(tmp_path, 2, 10, 9)
+    drop_old_checkpoints(tmp_path, keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["9", "10"]
+    drop_old_checkpoints(tmp_path, keep=5)
+    assert len(list_checkpoints(tmp_path)) == 2
+
+
+def test_only_what_is_half_written_is_swept_away(tmp_path: Path) -> None:
+    begin_run(tmp_path, 2)
+    for name in ("best", "best.partial", "best-former.partial", "checkpoints/checkpoint-4", "checkpoints/2.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"")
+    sweep_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoints", "recipe.yaml"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_a_copied_model_has_no_state_of_its_training(tmp_path: Path) -> None:
+    begin_run(tmp_path, 2)
+    checkpoint = tmp_path / "checkpoints" / "2"
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "groundling.json",
+        "chat_template.jinja",
+        "optimizer.pt",
+        "rng_state.pth",
+    ):
+        (checkpoint / name).write_text(name, encoding="utf-8")
+    copy_model(checkpoint, tmp_path / "final")
+    names = sorted(path.name for path in (tmp_path / "final").iterdir())
+    assert names == ["chat_template.jinja", "config.json", "groundling.json", "model.safetensors"]

@@ -1,0 +1,190 @@
+"""Going on after a break: to the bit what the run would have become without it, or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from drawn import Recipe, changed_weights, read_metrics, read_weights
+from safetensors.torch import save_file
+
+import groundling as gl
+from groundling.training.checkpoint import list_checkpoints
+
+TWELVE = {"max_steps": 12, "learning_rate": 1e-3}  # 20 records by 4: the sixth step is the first of the second epoch
+SAVED = {"save_every": 6, "log_every": 4}
+
+
+def break_off(run: Path, at: str, other: Path) -> None:
+    """A copy of a finished run, as a kill some steps after the checkpoint `at` would have left it.
+
+    Its metrics.jsonl goes on for a while, a later checkpoint and `best` are half-written under the names that they have
+    until they are whole, and nothing is final.
+    """
+    shutil.copytree(run, other)
+    for folder in ("final", "report"):
+        shutil.rmtree(other / folder, ignore_errors=True)
+    for checkpoint in list_checkpoints(other):
+        if int(checkpoint.name) > int(at):
+            checkpoint.rename(checkpoint.with_name(f"checkpoint-{checkpoint.name}"))
+            (checkpoint.with_name(f"checkpoint-{checkpoint.name}") / "optimizer.pt").write_bytes(b"half")
+    (other / "best.partial").mkdir()
+    with (other / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 12, "lo')
+
+
+def go_on(recipe: Path, run: Path, tmp_path: Path, at: str = "6") -> Path:
+    """The run of the recipe, broken off after a checkpoint and taken up again in a folder of its own."""
+    other = tmp_path / "broken"
+    break_off(run, at, other)
+    return gl.train(recipe, f"run.dir={other}")
+
+
+def without_seconds(run: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in read_metrics(run)]
+
+
+METHODS = {
+    "full": {},
+    "frozen": {"tune": {"freeze": ["vision", "merger"]}},
+    "lora": {"tune": {"method": "lora", "lora": {"rank": 4, "dropout": 0.5, "parts": ["vision", "language"]}}},
+    "accumulated": {"train": TWELVE | {"batch_size": 2, "accumulate": 2}},
+    "checkpointed": {"train": TWELVE | {"gradient_checkpointing": True}},
+    "with workers": {"train": TWELVE | {"workers": 1}},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_twelve_steps_are_six_and_six(recipe: Recipe, tmp_path: Path, method: str) -> None:
+    file = recipe(**{"train": TWELVE, "run": SAVED} | METHODS[method])
+    whole = gl.train(file)
+    resumed = go_on(file, whole, tmp_path)
+    assert not changed_weights(whole / "final", resumed / "final")
+    assert changed_weights(whole / "checkpoints" / "6", resumed / "final"), "the last six steps were done"
+    assert without_seconds(resumed) == without_seconds(whole)
+
+    lines = read_metrics(resumed)
+    assert [line["step"] for line in lines] == [4, 6, 8, 12], "every fourth, and the checkpoints"
+    assert lines[1]["seconds"] == read_metrics(whole)[1]["seconds"] < lines[2]["seconds"], (
+        "the clock goes on from there"
+    )
+    assert not [*resumed.glob("*.partial"), *resumed.glob("checkpoints/checkpoint-*")], "swept away"
+
+
+def test_evaluations_best_and_patience_survive_a_break(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
+    file = recipe(
+        data={"train": str(scenes / "none.jsonl"), "test": str(scenes / "none.jsonl")},
+        train=TWELVE | {"max_steps": 40, "learning_rate": 3e-3},
+        evaluate={"every": 5, "metric": "none_recall", "patience": 2, "max_new_tokens": 4},
+        run={"keep": 9},
+    )
+    whole = gl.train(file)
+    scores = [line["none_recall"] for line in read_metrics(whole) if "none_recall" in line]
+    assert max(scores) == 1 and scores[-3:] == [1, 1, 1] and len(scores) < 8, "learned, and stopped by patience"
+    resumed = go_on(file, whole, tmp_path, at="10")
+    assert without_seconds(resumed) == without_seconds(whole)
+    for kept in ("best", "final"):
+        assert not changed_weights(whole / kept, resumed / kept)
+
+
+def test_a_run_killed_before_its_last_line_needs_no_step_more(recipe: Recipe, tmp_path: Path) -> None:
+    file = recipe(train=TWELVE | {"max_steps": 8}, run=SAVED)
+    whole = gl.train(file)
+    other = tmp_path / "other"
+    shutil.copytree(whole, other)
+    shutil.rmtree(other / "final")
+    gl.train(file, f"run.dir={other}")
+    assert not changed_weights(whole / "final", other / "final")
+    assert sorted(path.name for path in (other / "final").iterdir()) == sorted(
+        path.name for path in (whole / "final").iterdir()
+    )
+    assert read_metrics(other) == read_metrics(whole)
+
+
+def test_a_checkpoint_by_name_starts_a_folder_of_its_own(recipe: Recipe, tmp_path: Path) -> None:
+    file = recipe(train=TWELVE, run=SAVED)
+    whole = gl.train(file)
+    fork = gl.train(file, f"run.resume={whole}/checkpoints/6", f"run.dir={tmp_path / 'fork'}")
+    assert not changed_weights(whole / "final", fork / "final")
+    with pytest.raises(gl.SettingsError, match="is finished"):
+        gl.train(file, f"run.resume={whole}/checkpoints/6")
+    shutil.rmtree(whole / "final")
+    with pytest.raises(gl.SettingsError, match="later ones: 12; move them away"):
+        gl.train(file, f"run.resume={whole}/checkpoints/6")
+    with pytest.raises(gl.SettingsError, match="of another run"):
+        gl.train(file, f"run.resume={whole}/checkpoints/6", f"run.dir={tmp_path}")
+
+
+def test_other_records_are_no_continuation(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
+    records = gl.read_records(scenes / "train.jsonl")
+    gl.write_records(records, scenes / "changing.jsonl")
+    file = recipe(data={"train": str(scenes / "changing.jsonl")}, train=TWELVE, run=SAVED)
+    whole = gl.train(file)
+    gl.write_records(records[:-1], scenes / "changing.jsonl")
+    with pytest.raises(gl.SettingsError, match=r"other records .* 20 with hash .* now 19 with hash"):
+        go_on(file, whole, tmp_path)
+
+
+# ---- weights that do not fit -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("wrong", ["missing", "unexpected"])
+def test_a_checkpoint_with_other_weights_is_refused(recipe: Recipe, tmp_path: Path, method: str, wrong: str) -> None:
+    file = recipe(train=TWELVE, run=SAVED, tune={"method": method})
+    whole = gl.train(file)
+    other = tmp_path / "other"
+    break_off(whole, "6", other)
+    weights = next((other / "checkpoints" / "6").glob("*model.safetensors"))
+    tensors = read_weights(weights.parent)
+    name = next(name for name in tensors if "layers.1.mlp.up_proj" in name)
+    tensors[name.replace("layers.1.", "layers.7.")] = tensors[name].clone()
+    if wrong == "missing":
+        tensors = {kept: tensors[kept] for kept in tensors if "layers.7." not in kept and kept != name}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(gl.ContractError, match=wrong):
+        gl.train(file, f"run.dir={other}")
+
+
+def test_a_checkpoint_of_the_other_method_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    whole = gl.train(recipe(train=TWELVE, run=SAVED, tune={"method": "lora"}))
+    with pytest.raises(gl.SettingsError, match=r"of method lora, and tune.method is full.*model.name="):
+        gl.train(recipe("other", train=TWELVE, run={"resume": str(whole / "checkpoints" / "6")}))
+
+
+# ---- a real kill -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_gone_on_from(recipe: Recipe, tmp_path: Path) -> None:
+    """SIGKILL at whatever moment after the first checkpoint; what is left goes on to the same weights."""
+    train = TWELVE | {"max_steps": 60}
+    whole = gl.train(recipe("whole", train=train, run={"save_every": 2, "keep": 2}))
+    file = recipe("killed", train=train, run={"save_every": 2, "keep": 2})
+    run = tmp_path / "killed"
+    for _ in range(2):
+        before = len(list_checkpoints(run)) and int(list_checkpoints(run)[-1].name)
+        program = f"import groundling; groundling.train({str(file)!r})"
+        process = subprocess.Popen([sys.executable, "-c", program], env=os.environ | {"OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            whole_ones = list_checkpoints(run)
+            if whole_ones and int(whole_ones[-1].name) > before:
+                process.send_signal(signal.SIGKILL)
+            time.sleep(0.01)
+        assert process.wait() == -signal.SIGKILL
+        state = json.loads((list_checkpoints(run)[-1] / "trainer_state.json").read_text(encoding="utf-8"))
+        assert state["global_step"] < 60
+    gl.train(file)
+    assert not changed_weights(whole / "final", run / "final")
+    assert without_seconds(run) == without_seconds(whole)
+    assert all(torch.isfinite(tensor).all() for tensor in read_weights(run / "final").values())

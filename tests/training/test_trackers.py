@@ -1,0 +1,115 @@
+"""Trackers: files below the run folder, an install line where one is missing, no training lost, no secret told."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from drawn import Recipe, read_metrics
+from transformers import TrainerCallback
+
+import groundling as gl
+from groundling.training.trackers import Trackers
+
+SECRETS = {
+    "HF_TOKEN": "hf_thisisnotarealtoken0123456789abcd",
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+    "SWANLAB_API_KEY": "swanlabsecret0123456",
+}
+
+
+def has(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+def holders(folder: Path, secret: str) -> list[str]:
+    """The files below a folder that hold a text."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [str(path.relative_to(folder)) for path in files if secret.encode() in path.read_bytes()]
+
+
+def test_no_file_of_a_run_holds_a_secret_or_a_pickled_argument(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    installed = [name for name in ("tensorboard", "swanlab") if has(name)]
+    run = gl.train(recipe(track=installed, run={"save_every": 2}))
+    assert not list(run.rglob("training_args.bin"))
+    assert {name: holders(run, secret) for name, secret in SECRETS.items()} == {name: [] for name in SECRETS}
+    assert holders(run, "learning_rate"), "the search finds what is there"
+
+
+def test_a_recipe_is_no_place_for_secrets(recipe: Recipe) -> None:
+    with pytest.raises(gl.SettingsError, match=r"hub_token cannot be set: .* set HF_TOKEN in the environment"):
+        gl.train(recipe(trainer={"hub_token": SECRETS["HF_TOKEN"]}))
+
+
+@pytest.mark.skipif(not has("tensorboard"), reason="needs the extra `tensorboard`")
+def test_tensorboard_writes_below_the_run_folder(recipe: Recipe) -> None:
+    run = gl.train(recipe(track=["tensorboard"]))
+    assert [path for path in (run / "tensorboard").iterdir() if "tfevents" in path.name]
+    assert not [path for path in (run / "checkpoints").iterdir() if not path.name.isdecimal()]
+
+
+@pytest.mark.skipif(not has("swanlab"), reason="needs the extra `swanlab`")
+def test_swanlab_writes_below_the_run_folder_without_an_account(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    first, second = gl.train(recipe("first", track=["swanlab"])), gl.train(recipe("second", track=["swanlab"]))
+    for run in (first, second):
+        assert [path for path in (run / "swanlab").rglob("*") if path.is_file()]
+    assert not (tmp_path / "swanlog").exists()
+    assert "is dropped" not in caplog.text
+
+
+def test_a_missing_tracker_is_told_before_anything_is_done(recipe: Recipe, tmp_path: Path) -> None:
+    missing = next((name for name in ("trackio", "wandb", "swanlab", "tensorboard") if not has(name)), None)
+    if missing is None:
+        pytest.skip("every tracker is installed")
+    with pytest.raises(gl.SettingsError, match=rf'{missing} is not installed; pip install "groundling\[{missing}\]"'):
+        gl.train(recipe(track=[missing]))
+    assert not (tmp_path / "run").exists()
+
+
+class Failing(TrainerCallback):
+    """A tracker that hears two events and raises at the second."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.heard.append("begin")
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        self.heard.append("log")
+        raise RuntimeError("No active Run")
+
+
+class Listening(Failing):
+    """A tracker that hears everything."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        self.heard.append("log")
+
+
+def test_a_failing_tracker_is_dropped_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    failing, listening = Failing(), Listening()
+    trackers = Trackers({"bad": failing, "good": listening})
+    trackers.on_train_begin(None, None, None)  # type: ignore[arg-type]
+    for _ in range(3):
+        trackers.on_log(None, None, None, logs={})  # type: ignore[arg-type]
+    assert failing.heard == ["begin", "log"] and listening.heard == ["begin", "log", "log", "log"]
+    assert caplog.messages == ["bad is dropped, the training goes on: RuntimeError: No active Run"]
+
+
+@pytest.mark.skipif(not has("swanlab"), reason="needs the extra `swanlab`")
+def test_no_training_is_lost_to_a_tracker(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("SWANLAB_MODE", "no such mode")
+    run = gl.train(recipe(track=["swanlab"]))
+    assert read_metrics(run)[-1]["step"] == 4 and (run / "final").is_dir()
+    assert sum("swanlab is dropped" in message for message in caplog.messages) == 1
