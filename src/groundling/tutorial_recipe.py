@@ -62,8 +62,8 @@ DECIDED: dict[str, str] = {
     "save_only_model": "a checkpoint without the optimizer's state could not be gone on from",
     "auto_find_batch_size": "it changes how many samples a step sees; set train.batch_size and train.accumulate",
     "average_tokens_across_devices": "the loss is always a mean over the answer tokens of all devices",
-    "hub_token": "recipes are kept in run folders, which is no place for secrets; set HF_TOKEN in the environment",
-    "push_to_hub_token": "recipes are kept in run folders, which is no place for secrets; set HF_TOKEN in the environment",
+    "hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",
+    "push_to_hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",
 }
 """TrainingArguments that groundling always sets itself, with the reason."""
 

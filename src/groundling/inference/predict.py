@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -113,7 +114,7 @@ class Grounder:
         return replace(self, processor=self.processor.with_contract(contract))
 
 
-def load(name: str, *, revision: str | None = None, device: str | None = None) -> Grounder:
+def load(name: str | Path, *, revision: str | None = None, device: str | None = None) -> Grounder:
     """A grounder from a run folder (its best, else final), any checkpoint, an adapter, a hub name, or "tiny".
 
     `device` is torch's name of one; by default the GPU where there is one. Weights are bfloat16 there, float32 on a

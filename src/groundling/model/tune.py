@@ -73,8 +73,13 @@ def count_trained(model: torch.nn.Module) -> dict[str, int]:
     trained: dict[str, int] = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            trained[part_of(name)] += parameter.numel()
-    return trained | {"all": sum(parameter.numel() for parameter in model.parameters())}
+            trained[part_of(name)] += _whole_shape(parameter).numel()
+    return trained | {"all": sum(_whole_shape(parameter).numel() for parameter in model.parameters())}
+
+
+def _whole_shape(parameter: torch.nn.Parameter) -> torch.Size:
+    """The shape of all of a parameter; DeepSpeed 0.19 keeps it beside what ZeRO-3 leaves of it on one device."""
+    return getattr(parameter, "ds_shape", parameter.shape)
 
 
 def parameter_groups(
@@ -87,7 +92,7 @@ def parameter_groups(
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decay = weight_decay if parameter.ndim > 1 else 0.0
+            decay = weight_decay if len(_whole_shape(parameter)) > 1 else 0.0
             groups.setdefault((rates[part_of(name)], decay), []).append(parameter)
     if not groups:
         raise SettingsError("nothing is trained: tune.freeze leaves no part; free one of vision, merger, language")

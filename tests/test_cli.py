@@ -1,0 +1,190 @@
+"""The command line: what it prints where, how it ends, and how soon it answers without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from groundling.cli import main
+
+PICTURES = Path(__file__).parent / "pictures"
+HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy")
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command line in this process."""
+
+    def run(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["groundling", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+def broken_records(folder: Path) -> Path:
+    """The photographs, one box outside its picture, one line that is no record, one picture cut short."""
+    shutil.copytree(PICTURES, folder)
+    file = folder / "records.jsonl"
+    cut = folder / "images" / "cut.jpg"
+    cut.write_bytes((folder / "images" / "rocket.jpg").read_bytes()[:9000])
+    outside = {"image": "images/rocket.jpg", "question": "the moon", "targets": [{"box": [600, 10, 900, 50]}]}
+    unreadable = {"image": "images/cut.jpg", "question": "the rocket", "targets": []}
+    lines = [json.dumps(outside), '{"image": "images/rocket.jpg"', json.dumps(unreadable)]
+    file.write_text(file.read_text(encoding="utf-8") + "\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+# ---- without a model -------------------------------------------------------------------------------------------
+
+
+def run_process(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """The finished process and the CPU seconds it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=os.environ, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "tiny", "train.lerning_rate=1"]])
+def test_help_and_wrong_settings_are_answered_at_once_without_torch(words: list[str]) -> None:
+    code = f"import sys; sys.argv = ['groundling', *{words}]\nfrom groundling.cli import main\n"
+    code += "try:\n    main()\nfinally:\n    print('loaded', [name for name in sys.modules], file=sys.stderr)"
+    best = 9.0
+    for _ in range(3):  # the least of three: another process may be at work beside this one
+        done, seconds = run_process("-c", code)
+        best = min(best, seconds)
+    loaded = done.stderr.rpartition("loaded ")[2]
+    assert not [name for name in HEAVY if f"'{name}'" in loaded]
+    assert best < 0.5, f"{best:.2f} CPU seconds"
+
+
+def test_an_unknown_setting_names_the_closest(call: Call) -> None:
+    ended = call("train", "tiny", "train.lerning_rate=1", "tune.frieze=[vision]")
+    assert ended.code == 2 and ended.out == ""
+    assert ended.err.startswith("error: ")
+    assert "train.learning_rate" in ended.err and "tune.freeze" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train"], "Missing argument"),
+        (["train", "nosuch.yaml"], "no recipe nosuch.yaml"),
+        (["check", "nosuch.jsonl"], "no record file nosuch.jsonl"),
+        (["convert", "cocoo", "a", "b.jsonl"], "cocoo"),
+        (["evaluate", "nosuch", str(PICTURES / "records.jsonl")], "no model 'nosuch'"),
+        (["predict", "tiny", "nosuch-folder/x.jpg"], "Missing option '--ask'"),
+        (["fetch", "a/b", "--from", "elsewhere"], "--from 'elsewhere'; expected hub or modelscope"),
+    ],
+)
+def test_wrong_use_is_one_error_block_and_exit_2(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = call(*words)
+    assert ended.code == 2 and ended.out == ""
+    assert ended.err.count("error: ") == 1 and said in ended.err and "Traceback" not in ended.err
+
+
+def test_check_tells_errors_with_exit_1(call: Call, tmp_path: Path) -> None:
+    ended = call("check", broken_records(tmp_path / "data"), "--to", tmp_path / "found", "--json")
+    assert ended.code == 1
+    codes = {finding["code"] for finding in json.loads(ended.out)}
+    assert {"outside", "unreadable_record", "unreadable_picture"} <= codes
+    assert len((tmp_path / "found" / "findings.jsonl").read_text().splitlines()) == len(json.loads(ended.out))
+
+
+def test_check_of_good_records_ends_with_0_and_strict_minds_warnings(call: Call, tmp_path: Path) -> None:
+    records = PICTURES / "records.jsonl"
+    assert call("check", records, "--strict").code == 0
+    shutil.copytree(PICTURES, tmp_path / "data")
+    one = {"image": "images/rocket.jpg", "question": "the horizon", "targets": [{"box": [0, 400, 640.5, 410]}]}
+    (tmp_path / "data" / "clipped.jsonl").write_text(json.dumps(one) + "\n")
+    assert call("check", tmp_path / "data" / "clipped.jsonl").code == 0
+    assert call("check", tmp_path / "data" / "clipped.jsonl", "--strict").code == 1
+
+
+def test_check_at_a_models_budget_finds_what_is_too_small_to_see(call: Call, tmp_path: Path) -> None:
+    shutil.copytree(PICTURES, tmp_path / "data")
+    one = {"image": "images/rocket.jpg", "question": "the lamp", "targets": [{"box": [150, 370, 160, 380]}]}
+    (tmp_path / "data" / "small.jsonl").write_text(json.dumps(one) + "\n")  # 2 pixels a side in 16 tokens
+    assert "tiny" not in call("check", tmp_path / "data" / "small.jsonl").out
+    assert "tiny" in call("check", tmp_path / "data" / "small.jsonl", "--model", "tiny").out
+
+
+def test_convert_and_export_come_back(call: Call, tmp_path: Path) -> None:
+    ended = call("export", PICTURES / "records.jsonl", "tutorial", tmp_path / "t" / "tutorial.jsonl")
+    assert ended.code == 0 and "7 written, 2 rejected" in ended.err  # the tutorial's form holds one box
+    ended = call("convert", "tutorial", tmp_path / "t" / "tutorial.jsonl", tmp_path / "back.jsonl")
+    assert ended.code == 0 and ended.out.split() == [str(tmp_path / "back.jsonl")]
+    assert "7 records, 0 rejected" in ended.err
+
+
+# ---- with the bundled model ------------------------------------------------------------------------------------
+
+
+def test_evaluate_leaves_bad_records_out_and_says_so(call: Call, tmp_path: Path) -> None:
+    records = broken_records(tmp_path / "data")
+    ended = call("evaluate", "tiny", records, "--to", tmp_path / "report", "--max-new-tokens", 8, "--json")
+    assert ended.code == 0
+    assert "3 records cannot be used" in ended.err
+    assert json.loads(ended.out)["n"] == 9
+    assert json.loads(ended.out) == json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+
+    ended = call("compare", tmp_path / "report", tmp_path / "report", "--to", tmp_path / "both", "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["acc@0.5"]["difference"] == 0
+    assert (tmp_path / "both" / "comparison.html").is_file()
+
+
+def test_predict_answers_for_a_folder_in_original_pixels(call: Call, tmp_path: Path) -> None:
+    folder = broken_records(tmp_path / "data").parent / "images"
+    words = ["predict", "tiny", folder, "--ask", "the cup", "--ask", "the cat", "--draw", tmp_path / "drawn", "--json"]
+    ended = call(*words)
+    assert ended.code == 1 and "cut.jpg" in ended.err  # one of five pictures is damaged; the others are answered
+    answers = json.loads(ended.out)
+    assert [(Path(one["image"]).name, one["question"]) for one in answers[:2]] == [
+        ("astronaut.jpg", "the cup"),
+        ("astronaut.jpg", "the cat"),
+    ]
+    assert len(answers) == 8 and len(list((tmp_path / "drawn").iterdir())) == 4
+    sizes = {Path(one["image"]).name: [one["width"], one["height"]] for one in answers}
+    assert sizes["rocket.jpg"] == [640, 427]
+    wanted = {"image", "width", "height", "question", "boxes", "labels", "scores", "points", "text", "flaw", "seen"}
+    assert all(set(one) == wanted for one in answers)
+
+
+def test_predict_at_another_budget_is_explicit(call: Call) -> None:
+    picture = PICTURES / "images" / "rocket.jpg"
+    own = json.loads(call("predict", "tiny", picture, "--ask", "the rocket", "--json").out)[0]
+    ended = call("predict", "tiny", picture, "--ask", "the rocket", "--max-tokens", 64, "--json")
+    assert json.loads(ended.out)[0]["seen"] != own["seen"]
+    assert json.loads(ended.out)[0]["width"] == own["width"] == 640
+
+
+def test_info_tells_versions_and_contracts(call: Call) -> None:
+    assert "transformers" in json.loads(call("info", "--json").out)["packages"]
+    assert json.loads(call("info", "tiny", "--json").out)["family"] == "qwen2_5_vl"
