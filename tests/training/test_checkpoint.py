@@ -61,7 +61,15 @@ def test_nothing_to_go_on_from_is_a_fresh_start(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert find_resume(settings_of(tmp_path / "empty")) is None
     assert find_resume(settings_of(tmp_path / "empty", run={"resume": "never"})) is None
-    assert find_resume(begin_run(tmp_path / "begun")) is None, "killed before its first checkpoint"
+
+
+def test_a_run_that_kept_nothing_starts_again_by_whatever_recipe(tmp_path: Path) -> None:
+    begin_run(tmp_path / "run")  # and stopped before its first checkpoint: too high a rate, say
+    lower = settings_of(tmp_path / "run", train={"learning_rate": 1e-9})
+    assert find_resume(lower) is None
+    (tmp_path / "run" / "best").mkdir()
+    with pytest.raises(SettingsError, match="another recipe"):
+        find_resume(lower)
 
 
 def test_a_finished_run_is_refused(tmp_path: Path) -> None:

@@ -63,8 +63,9 @@ def find_resume(settings: Settings) -> Path | None:
     """The checkpoint to go on from, None for a fresh start; SettingsError where neither would be right.
 
     `auto` goes on with an unfinished run of the same recipe. A finished run, another recipe, or a folder of other
-    things is refused with what differs. `never` wants an empty folder. A checkpoint's path is gone on from whatever
-    the recipe says now, in its own run folder or in an empty one.
+    things is refused with what differs; a run that has kept no weights yet starts again, by whatever recipe. `never`
+    wants an empty folder. A checkpoint's path is gone on from whatever the recipe says now, in its own run folder or in
+    an empty one.
     """
     run, wish = settings.run.dir, settings.run.resume
     if run.exists() and not run.is_dir():
@@ -78,9 +79,11 @@ def find_resume(settings: Settings) -> Path | None:
         raise SettingsError(f"run.resume is never, and {run} is not empty; choose another run.dir or empty it")
     if not (run / RECIPE_FILE).is_file():
         raise SettingsError(f"{run} is not empty and no run of groundling (no {RECIPE_FILE}); choose another run.dir")
+    whole = list_checkpoints(run)
+    if not whole and not any((run / kept).is_dir() for kept in ("best", "final")):
+        return None
     _refuse_other_recipe(run, settings)
     _refuse_finished(run)
-    whole = list_checkpoints(run)
     return whole[-1] if whole else None
 
 

@@ -47,6 +47,8 @@ from groundling.training.records import (
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
 
+_BELOW_ONE = math.nextafter(1, 0)  # transformers takes a warmup_steps below 1 as a share of the steps
+
 log = logging.getLogger(__name__)
 
 
@@ -66,13 +68,16 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     records = from_main_process(lambda: gather_records(settings, processor))
     processor = processor.with_contract(sign_contract(contract, records.train))
     refuse_other_data(resume, processor.contract)
+    sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
+    if settings.evaluate.every:
+        refuse_unmeasurable(sample, settings.evaluate.metric)
     start_run_folder(settings, records)
 
     if resume is not None and is_at_end(resume, settings):
         finish_from(resume, settings.run.dir)
     else:
         model = build_model(base, settings, resume)
-        trainer = build_trainer(model, processor, settings, arguments, records, resume)
+        trainer = build_trainer(model, processor, settings, arguments, train=records.train, test=sample, resume=resume)
         show_first_batch(trainer)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         trainer.save_whole(settings.run.dir / "final")
@@ -119,9 +124,7 @@ def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
         "gradient_accumulation_steps": plan.accumulate,
         "learning_rate": plan.learning_rate,
         "weight_decay": plan.weight_decay,
-        "warmup_steps": min(
-            plan.warmup, math.nextafter(1, 0)
-        ),  # below 1 it is a share of the steps, from 1 on a number
+        "warmup_steps": min(plan.warmup, _BELOW_ONE),
         "lr_scheduler_type": plan.schedule if plan.schedule != "constant" else "constant_with_warmup",
         "max_grad_norm": plan.max_grad_norm,
         "bf16": has_gpu and torch.cuda.is_bf16_supported() if plan.bf16 == "auto" else plan.bf16,
@@ -236,16 +239,13 @@ def build_trainer(
     processor: Processor,
     settings: Settings,
     arguments: TrainingArguments,
-    records: Gathered,
+    *,
+    train: Sequence[Record],
+    test: Sequence[Record],
     resume: Path | None,
 ) -> GroundingTrainer:
     """The trainer with what watches over it: journal and trackers."""
-    sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
-    if settings.evaluate.every:
-        refuse_unmeasurable(sample, settings.evaluate.metric)
-    trainer = GroundingTrainer(
-        model, processor, settings, arguments, train=records.train, test=sample, loaded_from=resume
-    )
+    trainer = GroundingTrainer(model, processor, settings, arguments, train=train, test=test, loaded_from=resume)
     refuse_other_engine(trainer.accelerator.distributed_type)
     trainer.remove_callback(PrinterCallback)
     resumed_step = 0 if resume is None else read_step(resume)
@@ -304,8 +304,6 @@ def measure_run(settings: Settings, test: Sequence[Record]) -> None:
             predictions, contract=grounder.contract.to_json(), versions=installed_versions(), name=grounder.name
         )
         write_report(report, settings.run.dir / "report")
-        low, high = report.ci95["acc@0.5"]
-        log.info(
-            "acc@0.5 %.3f [%.3f, %.3f] on %d questions", report.metrics["acc@0.5"], low, high, report.scores.n_single
-        )
+        for name in dict.fromkeys((settings.evaluate.metric, "parse_rate")):
+            log.info("%s %.3f [%.3f, %.3f] on all test records", name, report.metrics[name], *report.ci95[name])
     PartialState().wait_for_everyone()
