@@ -37,7 +37,7 @@ from groundling.training.checkpoint import (
     put_in_place,
 )
 from groundling.training.pictures import draw_predictions
-from groundling.training.processes import ask_together
+from groundling.training.processes import ask_together, from_main_process
 from groundling.training.records import RecordDataset, join_samples
 
 
@@ -134,7 +134,8 @@ class GroundingTrainer(Trainer):
     def _keep_best(self) -> None:
         waited = evaluations_since_best(self.state.log_history, self.settings.evaluate.metric)
         best = self.settings.run.dir / "best"
-        if waited == 0 or not best.is_dir():  # a run that goes on from another's checkpoint has no best of its own yet
+        # a run that goes on from another's checkpoint has no best of its own yet
+        if from_main_process(lambda: waited == 0 or not best.is_dir()):
             self.save_whole(best)
         patience = self.settings.evaluate.patience
         if patience is not None and waited >= patience:
