@@ -103,7 +103,14 @@ def check_run_folder(run: Path) -> None:
     for name in ("groundling.json", "config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"):
         assert (run / "final" / name).is_file(), name
         assert (run / "best" / name).is_file(), name
-    for name in ("recipe.yaml", "metrics.jsonl", "curves.png", "report/report.json", "report/predictions.jsonl"):
+    for name in (
+        "groundling.json",
+        "recipe.yaml",
+        "metrics.jsonl",
+        "curves.png",
+        "report/report.json",
+        "report/predictions.jsonl",
+    ):
         assert (run / name).is_file(), name
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page

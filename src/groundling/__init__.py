@@ -12,7 +12,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from groundling.errors import ContractError, FrameError, GroundlingError, ImageError, RecordError, SettingsError
+from groundling.errors import (
+    ContractError,
+    FrameError,
+    GroundlingError,
+    ImageError,
+    RecordError,
+    SettingsError,
+    TrainingError,
+)
 from groundling.geometry.frame import Frame
 
 if TYPE_CHECKING:
@@ -71,6 +79,7 @@ __all__ = [
     "Report",
     "SettingsError",
     "Target",
+    "TrainingError",
     "check",
     "compare",
     "convert",

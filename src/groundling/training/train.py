@@ -21,7 +21,7 @@ from groundling.errors import SettingsError
 from groundling.evaluation.report import build_report, hash_records, write_report
 from groundling.inference.predict import load
 from groundling.model.attention import use_packed_attention
-from groundling.model.contract import Contract, installed_versions, read_contract, recipe_contract
+from groundling.model.contract import Contract, installed_versions, read_contract, recipe_contract, write_contract
 from groundling.model.load import Checkpoint, find_checkpoint, load_model, load_processor
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts
@@ -71,7 +71,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
-    start_run_folder(settings, records)
+    start_run_folder(settings, processor.contract, records)
 
     if resume is not None and is_at_end(resume, settings):
         finish_from(resume, settings.run.dir)
@@ -258,14 +258,15 @@ def build_trainer(
 # ---- the run folder --------------------------------------------------------------------------------------------
 
 
-def start_run_folder(settings: Settings, records: Gathered) -> None:
-    """Write the recipe as resolved, what was found in the data and what was set aside; say how much is left."""
+def start_run_folder(settings: Settings, contract: Contract, records: Gathered) -> None:
+    """Write the contract, the recipe as resolved, what was found in the data and set aside; say how much is left."""
     run = settings.run.dir
     log.info("%d lines read: %d to train on, %d to measure on", records.read, len(records.train), len(records.test))
     if PartialState().is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         sweep_partial(run)
         (run / RECIPE_FILE).write_text(settings.to_yaml(), encoding="utf-8")
+        write_contract(contract, run)
         write_findings(records.findings, run)
         set_aside = write_set_aside(records, run / "set-aside.jsonl")
         if set_aside:

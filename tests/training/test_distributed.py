@@ -1,0 +1,229 @@
+"""Several processes: the losses, the weights and the answers of one, whatever spreads the model over them.
+
+Two processes on the CPU, each with half of every batch; among the records are some of words alone, so that a process
+gets a row without a picture now and then. DeepSpeed builds a part of itself at the first run (a minute).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import transformers
+from accelerate.utils import DistributedType
+from drawn import draw_records, read_metrics
+from packaging.version import Version
+
+import groundling as gl
+from groundling.errors import SettingsError
+from groundling.evaluation.report import read_report
+from groundling.recipe_file import SHIPPED, write_yaml
+from groundling.training.checkpoint import list_checkpoints
+from groundling.training.processes import choose_share, refuse_other_engine
+
+SOURCE = Path(gl.__file__).parents[1]
+COMMAND = ["-m", "groundling", "train"]
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra `deepspeed`")
+
+# accelerate 1.15 has no FSDP on a CPU: it would run plain data parallelism. This makes it believe in two GPUs.
+FSDP_PROGRAM = """
+import sys, torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+PartialState._prepare_backend = lambda self, *_, **__: ("gloo", DistributedType.MULTI_GPU)
+PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+torch.distributed.init_process_group("gloo")
+import groundling
+groundling.train(*sys.argv[1:])
+"""
+
+
+# ---- without processes -----------------------------------------------------------------------------------------
+
+
+def test_shares_are_of_one_size_and_leave_nothing_out() -> None:
+    assert choose_share(5, processes=2, process=0) == [0, 2, 4]
+    assert choose_share(5, processes=2, process=1) == [1, 3, 0]
+    assert choose_share(0, processes=2, process=1) == []
+    for count in range(1, 12):
+        shares = [choose_share(count, processes=4, process=process) for process in range(4)]
+        assert len({len(share) for share in shares}) == 1
+        assert {index for share in shares for index in share} == set(range(count))
+
+
+@pytest.mark.parametrize(
+    ("variable", "engine"),
+    [("ACCELERATE_USE_FSDP", DistributedType.FSDP), ("ACCELERATE_USE_DEEPSPEED", DistributedType.DEEPSPEED)],
+)
+def test_another_engine_than_asked_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, engine: DistributedType
+) -> None:
+    for other in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(other, raising=False)
+    refuse_other_engine(DistributedType.NO)
+    monkeypatch.setenv(variable, "true")
+    refuse_other_engine(engine)
+    with pytest.raises(SettingsError, match=f"asked for {engine.value}, but MULTI_CPU runs"):
+        refuse_other_engine(DistributedType.MULTI_CPU)
+
+
+# ---- with two --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shapes and words, a recipe, and its run in one process (`one`)."""
+    folder = tmp_path_factory.mktemp("distributed")
+    shapes = draw_records(folder / "images", "train", count=20, seed=1)
+    words = [gl.Record(question="count", image=None, answer=" ".join(map(str, range(end)))) for end in (2, 4, 8, 16)]
+    mixed = [record for number in range(4) for record in (*shapes[5 * number : 5 * number + 5], words[number])]
+    gl.write_records(mixed, folder / "train.jsonl")
+    gl.write_records(draw_records(folder / "images", "test", count=5, seed=2), folder / "test.jsonl")
+    recipe = {
+        "model": {"name": "tiny"},
+        "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")},
+        "train": {"batch_size": 4, "max_steps": 12, "learning_rate": 1e-4, "bf16": False},
+        "evaluate": {"every": 6, "max_new_tokens": 40, "metric": "miou"},
+        "run": {"dir": str(folder / "one"), "log_every": 2},
+    }
+    (folder / "recipe.yaml").write_text(write_yaml(recipe), encoding="utf-8")
+    gl.train(folder / "recipe.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(request: pytest.FixtureRequest) -> dict[str, str]:
+    """DeepSpeed's part is built once, in pytest's cache. A lock that a killed build left there would be waited for."""
+    built = request.config.cache.mkdir("torch_extensions")  # type: ignore[union-attr]
+    for lock in built.rglob("lock"):
+        lock.unlink()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE_", "FSDP_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # ninja is there
+    own = {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "TORCH_EXTENSIONS_DIR": str(built), "PATH": path}
+    return kept | own
+
+
+def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The command by this Python, its output kept for the message of a failure."""
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=280)
+    print(done.stdout[-4000:], done.stderr[-8000:])
+    return done
+
+
+def by_torchrun(recipe: Path, run_dir: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    return run([*launcher, *COMMAND, *halved(recipe, run_dir)], environment)
+
+
+def by_accelerate(
+    options: list[str], program: list[str], recipe: Path, run_dir: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--mixed_precision", "no", *options]
+    return run([*launcher, *program, *halved(recipe, run_dir)], environment)
+
+
+def config_file(engine: str) -> list[str]:
+    """The shipped configuration of an engine, as written for eight GPUs."""
+    return ["--config_file", str(SHIPPED / "accelerate" / f"{engine}.yaml")]
+
+
+def halved(recipe: Path, run_dir: Path) -> list[str]:
+    return [str(recipe), "train.batch_size=2", f"run.dir={run_dir}"]
+
+
+def check_like_one(folder: Path, run_dir: Path) -> None:
+    """The losses to 1e-3, the evaluations and every answer of the report as in one process; weights that load."""
+    one, two = read_metrics(folder / "one"), read_metrics(run_dir)
+    assert [line["step"] for line in two] == [line["step"] for line in one]
+    for expected, found in zip(one, two, strict=True):
+        for name in expected.keys() - {"tokens", "seconds", "grad_norm"}:
+            assert found[name] == pytest.approx(expected[name], abs=1e-3), (name, expected, found)
+    answers = [
+        [prediction.answer.text for prediction in read_report(at / "report").predictions]
+        for at in (folder / "one", run_dir)
+    ]
+    assert answers[0] == answers[1] and any("bbox_2d" in text for text in answers[0])
+    for weights in ("best", "final"):
+        gl.load(str(run_dir / weights))
+    assert (run_dir / "samples" / "first-batch.jpg").exists()
+
+
+def read_answers(run_dir: Path) -> list[str]:
+    return [prediction.answer.text for prediction in read_report(run_dir / "report").predictions]
+
+
+def break_off(run_dir: Path) -> None:
+    """Leave of a run what it had at its sixth step."""
+    for name in ("final", "report", "checkpoints/12"):
+        shutil.rmtree(run_dir / name)
+    assert [path.name for path in list_checkpoints(run_dir)] == ["6"]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does_and_go_on_after_a_break(folder: Path, environment: dict[str, str]) -> None:
+    done = by_torchrun(folder / "recipe.yaml", folder / "two", environment)
+    assert done.returncode == 0
+    assert done.stderr.count("24 to train on") == 1, "one process speaks for both"
+    check_like_one(folder, folder / "two")
+    if Version(transformers.__version__) < Version("5.23"):
+        return  # 5.17 cannot read an optimizer back on several CPUs ("don't know how to restore cpu:0")
+    break_off(folder / "two")
+    assert by_torchrun(folder / "recipe.yaml", folder / "two", environment).returncode == 0
+    check_like_one(folder, folder / "two")
+
+
+@pytest.mark.slow
+@needs_deepspeed
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_deepspeed_learns_what_one_process_does(folder: Path, environment: dict[str, str], engine: str) -> None:
+    recipe, run_dir = folder / "recipe.yaml", folder / engine
+    assert by_accelerate(config_file(engine), COMMAND, recipe, run_dir, environment).returncode == 0
+    check_like_one(folder, run_dir)
+    shards = [path.name for path in (run_dir / "checkpoints" / "12").rglob("*optim_states.pt")]
+    assert len(shards) == 2, "DeepSpeed ran, and spread the optimizer over both processes"
+    if engine == "zero2":
+        break_off(run_dir)
+        assert by_accelerate(config_file(engine), COMMAND, recipe, run_dir, environment).returncode == 0
+        check_like_one(folder, run_dir)
+
+
+@pytest.mark.slow
+def test_fsdp_learns_what_one_process_does(folder: Path, environment: dict[str, str]) -> None:
+    program = folder / "fsdp.py"
+    program.write_text(FSDP_PROGRAM, encoding="utf-8")
+    done = by_accelerate(config_file("fsdp2"), [str(program)], folder / "recipe.yaml", folder / "fsdp2", environment)
+    assert done.returncode == 0
+    check_like_one(folder, folder / "fsdp2")
+    assert (folder / "fsdp2" / "checkpoints" / "12" / "pytorch_model_fsdp.bin").exists(), "FSDP ran"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--cpu"], "accelerate was asked for several processes and started one"),
+        (config_file("fsdp2"), "asked for FSDP, but MULTI_CPU runs"),
+    ],
+    ids=["one process", "plain data parallelism"],
+)
+def test_less_than_was_asked_for_is_refused(
+    folder: Path, environment: dict[str, str], options: list[str], told: str
+) -> None:
+    """accelerate 1.15 starts one process for two on a CPU, or another engine, and says nothing."""
+    done = by_accelerate(options, COMMAND, folder / "recipe.yaml", folder / "less", environment)
+    assert done.returncode != 0 and told in done.stderr
+    assert not (folder / "less" / "final").exists()
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_by_every_launcher(folder: Path, environment: dict[str, str]) -> None:
+    broken = folder / "broken.yaml"
+    broken.write_text((folder / "recipe.yaml").read_text(encoding="utf-8") + "trak: []\n", encoding="utf-8")
+    done = by_torchrun(broken, folder / "broken", environment)
+    assert done.returncode != 0 and "unknown setting trak" in done.stderr
+    assert not (folder / "broken").exists()
