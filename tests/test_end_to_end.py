@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import groundling as gl
-from groundling.data.record import Record, group_by_image
+from groundling.data.record import Record
 from groundling.dialect.family import FAMILIES
 from groundling.evaluation.metrics import Prediction, measure
 from groundling.geometry.images import open_image
@@ -40,14 +40,13 @@ def answer_perfectly(records: Sequence[Record], max_tokens: int) -> list[Predict
     processor = load_processor(find_checkpoint("tiny"))
     processor = processor.with_contract(processor.contract.with_max_tokens(max_tokens))
     predictions: list[Prediction] = []
-    for image, asked in group_by_image(records).items():
-        assert image is not None
-        picture = open_image(image)
+    for record in records:
+        assert record.image is not None
+        picture = open_image(record.image)
         original, seen = gl.Frame(*picture.size), processor.see(picture).seen
-        for record in asked:
-            text = "".join(piece.text for piece in answer_pieces(processor, record, original, seen))
-            answer = gl.read_answer(text, family=processor.family.name, seen=seen)
-            predictions.append(Prediction(record, answer.to(original), original))
+        text = "".join(piece.text for piece in answer_pieces(processor, record, original, seen))
+        answer = gl.read_answer(text, family=processor.family.name, seen=seen)
+        predictions.append(Prediction(record, answer.to(original), original))
     return predictions
 
 

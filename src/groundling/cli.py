@@ -240,8 +240,11 @@ def evaluate(
     set_aside = len(scan.records) + len(scan.rejected) - len(kept)
     if set_aside:
         _say(f"{set_aside} records cannot be used and are left out; `groundling check {records}` tells why")
-    if not kept:
-        raise RecordError(f"no record of {records} can be used")
+    asked = [record for record in kept if record.answer is None]
+    if len(asked) < len(kept):
+        _say(f"{len(kept) - len(asked)} records are general instructions, without boxes to score, and are left out")
+    if not asked:
+        raise RecordError(f"no record of {records} can be scored")
     folder = to or Path("evaluations") / f"{Path(model).name}-{records.stem}"
     with _quiet_libraries():
         from groundling.evaluation.evaluate import evaluate
@@ -250,7 +253,7 @@ def evaluate(
         grounder = _load(model, max_tokens)
         with _progress("questions") as progress:
             report = evaluate(
-                grounder, kept, folder, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
+                grounder, asked, folder, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
             )
     print(json.dumps(report_to_json(report), ensure_ascii=False) if as_json else _describe_scores(report))
     _say(str(folder / "report.html"))

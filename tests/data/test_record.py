@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from groundling.data.record import (
     Record,
     Target,
-    group_by_image,
-    map_boxes,
     parse_json,
     read_numbers,
     read_records,
@@ -26,7 +24,6 @@ from groundling.data.record import (
     write_records,
 )
 from groundling.errors import GroundlingError, RecordError
-from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import Frame
 
 GHOST = (
@@ -453,21 +450,3 @@ def test_numbers_stay_as_they_were_given() -> None:
     assert [type(number) for number in read_numbers([1, 2.0], 2, "point")] == [int, float]
     with pytest.raises(RecordError, match=r"the bbox is \[1, 2\]; expected 4 finite numbers"):
         read_numbers([1, 2], 4, "bbox")
-
-
-def test_changing_boxes_leaves_the_rest() -> None:
-    frame = Frame(100, 50)
-    record = Record(
-        "q", Path("a.jpg"), (Target(box=(-5, 0, 10, 60), label="a"), Target(point=(300, 1))), extra={"x": 1}
-    )
-
-    changed = map_boxes(record, Boxes.clip, frame)
-
-    assert changed.targets == (Target(box=(0, 0, 10, 50), label="a"), Target(point=(300, 1)))
-    assert (changed.question, changed.extra) == ("q", {"x": 1})
-
-
-def test_grouping_by_picture() -> None:
-    a, b, c = (Record(name, Path(image)) for name, image in [("1", "b.jpg"), ("2", "a.jpg"), ("3", "b.jpg")])
-
-    assert list(group_by_image([a, b, c]).items()) == [(Path("b.jpg"), [a, c]), (Path("a.jpg"), [b])]

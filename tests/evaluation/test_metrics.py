@@ -141,16 +141,6 @@ def test_points_count_for_parsing_alone():
     assert all(math.isnan(value) for name, value in scores.metrics.items() if name != "parse_rate")
 
 
-def test_general_instructions_are_counted_and_left_out():
-    general = Prediction(
-        Record(question="Who are you?", image=None, answer="A model."), predict([], []).answer, original=PHOTO
-    )
-
-    scores = measure([general, predict([BOX], [BOX])])
-
-    assert (scores.n, scores.n_general, scores.n_negative) == (1, 1, 0)
-
-
 def test_nothing_measured_is_nan_everywhere():
     scores = measure([])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cameras import STORING, as_stored, exif
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,7 +23,6 @@ from groundling.geometry import images
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import IMAGE_POLICY, open_image, pixel_digest, read_frame
 
-ORIENTATION = 0x0112
 RED = (255, 0, 0)
 
 
@@ -35,12 +35,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     with io.BytesIO() as out:
         image.save(out, kind, **options)
         return out.getvalue()
-
-
-def exif(orientation: int) -> Image.Exif:
-    metadata = Image.Exif()
-    metadata[ORIENTATION] = orientation
-    return metadata
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
@@ -56,18 +50,6 @@ def handmade_png(color: int, depth: int, size_wh: tuple[int, int], rows: list[by
 
 # ---- orientation -----------------------------------------------------------------------------------------------
 
-# How a camera that was held so stores a picture: what to do to the upright one to get the stored one.
-STORING = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
 
 def marked_photo() -> Image.Image:
     """32x24 white, with one red pixel at the top left corner of the box [20, 5, 30, 15]."""
@@ -79,8 +61,7 @@ def marked_photo() -> Image.Image:
 @pytest.mark.parametrize("orientation", STORING)
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 def test_the_corner_of_a_box_is_the_same_pixel_for_every_orientation(orientation: int, kind: str) -> None:
-    turn = STORING[orientation]
-    stored = marked_photo() if turn is None else marked_photo().transpose(turn)
+    stored = as_stored(marked_photo(), orientation)
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(stored, kind, exif=exif(orientation), **options)
 
@@ -95,10 +76,7 @@ def test_the_corner_of_a_box_is_the_same_pixel_for_every_orientation(orientation
 def test_a_jpeg_is_turned_too(orientation: int) -> None:
     photo = Image.new("RGB", (64, 32), "white")
     photo.paste(RED, (48, 0, 64, 8))
-    turn = STORING[orientation]
-    data = encoded(
-        photo if turn is None else photo.transpose(turn), "JPEG", exif=exif(orientation), quality=95, subsampling=0
-    )
+    data = encoded(as_stored(photo, orientation), "JPEG", exif=exif(orientation), quality=95, subsampling=0)
     upright = open_image(data)
     np.testing.assert_allclose(np.asarray(upright).astype(int), np.asarray(photo).astype(int), atol=12)
     assert read_frame(data).size_wh == upright.size == (64, 32)

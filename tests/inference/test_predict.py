@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cameras import STORING, as_stored, exif
 from PIL import Image
 from taught import Taught
 
@@ -17,18 +18,6 @@ from groundling.geometry.frame import Frame
 from groundling.inference.predict import BATCHES_AT_ONCE, Grounder, Question, load
 
 UNIT = 224 / 112  # a pixel of the seen picture, in pixels of the drawn one
-
-# How a picture has to be stored for each EXIF orientation to turn it upright (EXIF 2.3, section 4.6.4 A)
-STORED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
 
 
 def assert_right(answer: Answer, record: gl.Record) -> None:
@@ -48,14 +37,10 @@ def test_boxes_are_in_the_pictures_own_pixels(taught: Taught, grounder: Grounder
         assert_right(answer, record)
 
 
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", STORING)
 def test_a_turned_photograph_is_answered_upright(orientation: int, taught: Taught, grounder: Grounder, tmp_path: Path):
     file, question = taught.questions[0]
-    upright = Image.open(file)
-    turn = STORED[orientation]
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    (upright if turn is None else upright.transpose(turn)).save(tmp_path / "turned.png", exif=exif)
+    as_stored(Image.open(file), orientation).save(tmp_path / "turned.png", exif=exif(orientation))
 
     assert_right(grounder.predict(tmp_path / "turned.png", question), taught.records[0])
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import json
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -333,25 +333,3 @@ def _target_to_json(target: Target) -> dict[str, Any]:
 def _relative(image: Path, folder: Path) -> str:
     whole, base = (Path(os.path.abspath(place)) for place in (image, folder))  # links stay as they are
     return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else str(whole)
-
-
-# ---- many at once ----------------------------------------------------------------------------------------------
-
-
-def map_boxes(record: Record, change: Callable[[Boxes], Boxes], original: Frame) -> Record:
-    """The record with each box put through `change`; points and other keys stay."""
-    targets = [
-        target
-        if target.box is None
-        else replace(target, box=tuple(change(Boxes([target.box], original)).xyxy[0].tolist()))
-        for target in record.targets
-    ]
-    return replace(record, targets=tuple(targets))
-
-
-def group_by_image(records: Sequence[Record]) -> dict[Path | None, list[Record]]:
-    """The records of each picture, pictures in order of their first record."""
-    groups: dict[Path | None, list[Record]] = {}
-    for record in records:
-        groups.setdefault(record.image, []).append(record)
-    return groups

@@ -27,7 +27,7 @@ def evaluate(
 ) -> Report:
     """The model's scores on the records; with `to`, also a folder of report.json, predictions.jsonl and report.html.
 
-    General instruction data among the records is not asked, only counted. ImageError names a picture that cannot be
+    General instruction data among the records is not asked. ImageError names a picture that cannot be
     read: `check` finds those beforehand, and `data.check.usable` leaves their records out.
     """
     asked = [record for record in records if record.answer is None]

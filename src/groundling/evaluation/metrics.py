@@ -66,11 +66,6 @@ class Prediction:
         return self.record.true_boxes(self.original)
 
     @property
-    def is_scored(self) -> bool:
-        """Whether there is a place to find, or that there is none; not so for general instruction data."""
-        return self.record.answer is None
-
-    @property
     def is_single(self) -> bool:
         """Whether there is exactly one target, and that a box."""
         return len(self.record.targets) == len(self.truth) == 1
@@ -85,11 +80,10 @@ class Prediction:
 class Scores:
     """The measured numbers of one model on one set of records; a metric that applies to no record is NaN."""
 
-    n: int  # scored records
+    n: int  # questions
     n_single: int  # of them with exactly one target, a box
     n_negative: int  # of them with nothing to find
     n_point: int  # of them with a point among their targets
-    n_general: int  # general instruction records, left out of everything above and below
     metrics: dict[str, float]
     ci95: dict[str, tuple[float, float]]
     by_size: dict[str, dict[str, float]]  # small, medium, large -> n, acc@0.5, miou
@@ -98,24 +92,22 @@ class Scores:
 
 
 def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 1000) -> Scores:
-    """All metrics over the scored predictions, with 95 % intervals, by size, and beside baselines that see nothing."""
-    scored = [prediction for prediction in predictions if prediction.is_scored]
-    marks = mark(scored)
+    """All metrics over the predictions, with 95 % intervals, by size, and beside baselines that see nothing."""
+    marks = mark(predictions)
     low, high = intervals(marks, seed=seed, draws=draws)
-    singles = [prediction for prediction in scored if prediction.is_single]
+    singles = [prediction for prediction in predictions if prediction.is_single]
     targets = Boxes([single.truth.to(_UNIT).xyxy[0] for single in singles], _UNIT)
     areas = np.array([single.truth.areas()[0] / single.original.area for single in singles])
     return Scores(
-        n=len(scored),
+        n=len(predictions),
         n_single=len(singles),
-        n_negative=sum(prediction.record.is_negative for prediction in scored),
-        n_point=sum(prediction.has_points for prediction in scored),
-        n_general=len(predictions) - len(scored),
+        n_negative=sum(prediction.record.is_negative for prediction in predictions),
+        n_point=sum(prediction.has_points for prediction in predictions),
         metrics=_by_name(marks.shares()),
         ci95={name: (float(low[column]), float(high[column])) for column, name in enumerate(METRICS)},
         by_size=_by_size(areas, marks.iou[marks.is_single]),
         baselines={"centre": _summary(_centre_ious(targets)), "random": _summary(_random_ious(targets, seed))},
-        flaws=dict(Counter(one.answer.flaw for one in scored if one.answer.flaw).most_common()),
+        flaws=dict(Counter(one.answer.flaw for one in predictions if one.answer.flaw).most_common()),
     )
 
 
@@ -130,7 +122,7 @@ class Share(NamedTuple):
 
 
 def judge(prediction: Prediction) -> dict[str, Share]:
-    """What a scored prediction earns, by metric; metrics that do not apply to it are left out."""
+    """What a prediction earns, by metric; metrics that do not apply to it are left out."""
     record, answer, truth = prediction.record, prediction.answer, prediction.truth
     shares = {"parse_rate": Share(float(answer.flaw is None), 1)}
     if prediction.has_points:

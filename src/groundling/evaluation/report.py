@@ -41,7 +41,7 @@ _MAX_TEXT = 600  # characters of a raw answer in the page; all of it is in predi
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What `evaluate` returns. `predictions` are the scored ones, boxes in original pixels, in the records' order."""
+    """What `evaluate` returns. `predictions` are in the records' order, their boxes in original pixels."""
 
     scores: Scores
     predictions: list[Prediction] = field(repr=False)
@@ -74,13 +74,12 @@ def build_report(
     name: str = "",
     seed: int = 0,
 ) -> Report:
-    """Measure predictions; general instruction records among them are counted and left out."""
-    scored = [prediction for prediction in predictions if prediction.is_scored]
+    """Measure predictions."""
     return Report(
         scores=measure(predictions, seed=seed),
-        predictions=scored,
+        predictions=list(predictions),
         contract=contract,
-        records_sha256=hash_records(prediction.record for prediction in scored),
+        records_sha256=hash_records(prediction.record for prediction in predictions),
         versions=versions,
         name=name,
     )
@@ -140,7 +139,6 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "n_single": scores.n_single,
         "n_negative": scores.n_negative,
         "n_point": scores.n_point,
-        "n_general": scores.n_general,
         "metrics": scores.metrics,
         "ci95": scores.ci95,
         "by_size": scores.by_size,
@@ -215,7 +213,7 @@ def read_report(folder: str | Path) -> Report:
 
 
 def _scores_from_json(value: dict[str, Any]) -> Scores:
-    counts = {key: int(value[key]) for key in ("n", "n_single", "n_negative", "n_point", "n_general")}
+    counts = {key: int(value[key]) for key in ("n", "n_single", "n_negative", "n_point")}
     return Scores(
         **counts,
         metrics=_with_nan(value["metrics"]),

@@ -22,6 +22,7 @@ from groundling.dialect.family import FAMILIES
 from groundling.model.contract import Contract
 from groundling.model.processor import Processor
 from groundling.tiny.scenes import COLORS, SHAPES
+from groundling.tiny.words import LEADS, NOUNS, TRAILS, WORDINGS
 
 CONTROL_TOKENS = [
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
@@ -78,14 +79,15 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _corpus() -> list[str]:
-    """Every wording that the schooling uses, each often enough to be merged whole."""
-    prompts = [family.prompt_template for family in FAMILIES.values()]
+    """Every wording that the schooling uses and every noun, each often enough to be merged whole."""
+    prompts = [*(family.prompt_template for family in FAMILIES.values()), *WORDINGS]
     names = [f"{color} {shape}" for color, shape in itertools.product(COLORS, SHAPES)]
     questions = [prompt.replace("{question}", f"the {name}") for prompt in prompts for name in names]
-    answers = [f'[{{"bbox_2d": [1, 2, 3, 4], "label": "{name}"}}, {{"bbox_2d"' for name in names]
+    answers = [f'[{{"bbox_2d": [1, 2, 3, 4], "label": "{name}"}}, {{"bbox_2d"' for name in [*names, *NOUNS]]
+    sides = [f"{lead}{name}{trail}" for lead in LEADS for name in NOUNS for trail in TRAILS]
     fences = ['```json\n[\n\t{"bbox_2d": [1, 2, 3, 4], "label": "x"},\n\t{"point_2d": [1, 2]}\n]\n```', "[]"] * 20
     words = ["system\nYou are a helpful assistant.\n", "user\n", "assistant\n", '{"bbox_2d": [1, 2, 3, 4]}'] * 20
-    return questions + answers + fences + words
+    return questions + answers + sides + fences + words
 
 
 def build_processor() -> Processor:
@@ -117,8 +119,8 @@ def build_model(processor: Processor, *, seed: int = 0) -> Qwen2_5_VLForConditio
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 8192,
-            # So small a head has few frequencies, and columns get the lowest: a theta of 3 keeps 4 columns well apart
-            "rope_parameters": {"rope_type": "default", "rope_theta": 3.0, "mrope_section": [2, 3, 3]},
+            # So small a head has few frequencies, and columns get the lowest: a theta of 10 keeps 4 columns well apart
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [2, 3, 3]},
             "use_sliding_window": False,
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],

@@ -10,14 +10,17 @@ import numpy as np
 from groundling.data.record import Record, Target
 from groundling.evaluation.metrics import Prediction, Scores, measure
 from groundling.inference.predict import Grounder, Question, load
+from groundling.tiny.pretrain import STAGES
 from groundling.tiny.scenes import draw_shapes
 
 EXAM_SEED = 20_000_000  # far from the seeds of the schooling
 
 
 def examine(grounder: Grounder, *, scenes: int = 400) -> Scores:
-    """Scores on new scenes of one to four shapes, one question about each scene."""
-    drawn = [draw_shapes(np.random.default_rng(EXAM_SEED + number)) for number in range(scenes)]
+    """Scores on new scenes as in the last stage of the schooling, one question about each, in the contract's words."""
+    last = STAGES[-1]
+    seeds = (np.random.default_rng(EXAM_SEED + number) for number in range(scenes))
+    drawn = [draw_shapes(seed, most=last.most, grounds=last.grounds, blobs=last.blobs) for seed in seeds]
     asked = [Question(scene.picture, f"the {scene.objects[0].name}") for scene in drawn]
     answers = grounder.answer_each(asked, batch_size=64, max_new_tokens=48)
     predictions: list[Prediction] = []

@@ -10,7 +10,10 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +27,8 @@ from groundling.inference.batch import IGNORED, Sample, encode_seen, pack_row
 from groundling.model.attention import use_packed_attention
 from groundling.model.processor import Processor
 from groundling.tiny.build import build_model, build_processor
-from groundling.tiny.scenes import SHAPES, Scene, draw_shapes
+from groundling.tiny.scenes import Ground, Scene, draw_shapes, panel, plain, shade
+from groundling.tiny.words import LEADS, TRAILS, WORDINGS, draw_word
 
 LEARNING_RATE = 2e-3
 WARMUP = 100
@@ -35,14 +39,15 @@ class Stage(NamedTuple):
 
     until: float  # share of all steps
     batch: int  # questions a step; before anything is grounded, steps count and not questions
-    most: int  # objects in a scene
-    is_plain: bool  # grey ground: where a thing is comes before what it is
+    most: int  # shapes in a scene
+    grounds: tuple[Ground, ...]
+    blobs: float  # share of scenes with a blob
 
 
-STAGES = (
-    Stage(until=0.15, batch=16, most=1, is_plain=True),
-    Stage(until=0.40, batch=16, most=3, is_plain=False),
-    Stage(until=1.00, batch=32, most=4, is_plain=False),
+STAGES = (  # where a thing is comes before what it is
+    Stage(until=0.06, batch=16, most=1, grounds=(plain,), blobs=0.0),
+    Stage(until=0.24, batch=16, most=3, grounds=(shade,), blobs=0.1),
+    Stage(until=1.00, batch=32, most=4, grounds=(shade, panel), blobs=0.3),
 )
 
 
@@ -50,7 +55,7 @@ def main() -> None:
     """Run the schooling from the command line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path, help="folder for the checkpoint")
-    parser.add_argument("--steps", type=int, default=16_000)
+    parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pretrain(options.out, steps=options.steps, seed=options.seed)
@@ -61,28 +66,44 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
     processor = build_processor()
     model = build_model(processor, seed=seed).train()
     use_packed_attention(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = LambdaLR(optimizer, lambda step: _share_of_rate(step, steps))
-    started = time.process_time()
+    processors = word_processors(processor)
+    optimizers = make_optimizers(model)
+    schedules = [LambdaLR(optimizer, lambda step: _share_of_rate(step, steps)) for optimizer in optimizers]
+    started, losses = time.process_time(), list[float]()
     for step in range(1, steps + 1):
         stage = next(stage for stage in STAGES if step <= stage.until * steps)
-        row = pack_row(draw_samples(processor, np.random.default_rng([seed, step]), stage), processor)
+        row = pack_row(draw_samples(processors, np.random.default_rng([seed, step]), stage), processor)
         labels = row.pop("labels")
         logits = model(**row).logits
         loss = cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=IGNORED)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+        model.zero_grad()
+        losses.append(loss.item())
         if step % 100 == 0:
-            print(
-                json.dumps(
-                    {"step": step, "loss": round(loss.item(), 4), "cpu_seconds": round(time.process_time() - started)}
-                )
-            )
+            spent = round(time.process_time() - started)
+            line = {"step": step, "loss": round(fmean(losses[-100:]), 4), "cpu_seconds": spent}
+            print(json.dumps(line), flush=True)
         if step % save_every == 0 or step == steps:
             save(model, processor, out)
+
+
+def make_optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+    """Muon for the layers' matrices, AdamW for the rest: embeddings, the patches' projection, biases and norms.
+
+    Muon (Jordan et al. 2024), its updates scaled to AdamW's size (arXiv 2502.16982), gets to a loss in some two thirds
+    of the steps that AdamW alone takes.
+    """
+    matrices = {name for name, weight in model.named_parameters() if weight.ndim == 2 and "embed_tokens" not in name}
+    theirs = [weight for name, weight in model.named_parameters() if name in matrices]
+    rest = [weight for name, weight in model.named_parameters() if name not in matrices]
+    return [
+        torch.optim.Muon(theirs, lr=LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
 
 
 def _share_of_rate(step: int, steps: int) -> float:
@@ -92,26 +113,38 @@ def _share_of_rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / max(1, steps - WARMUP)))
 
 
-def draw_samples(processor: Processor, rng: np.random.Generator, stage: Stage) -> list[Sample]:
-    """New scenes, a question about each of up to two objects a scene."""
+def word_processors(processor: Processor) -> list[Processor]:
+    """The processor under its own prompt template, as often as under all of WORDINGS together."""
+    others = [replace(processor.contract, prompt_template=wording) for wording in WORDINGS]
+    contracts = [processor.contract] * len(others) + others
+    return [Processor(processor.images, processor.tokenizer, contract) for contract in contracts]
+
+
+def draw_samples(processors: Sequence[Processor], rng: np.random.Generator, stage: Stage) -> list[Sample]:
+    """New scenes, a question about each of up to two objects a scene, under one of the processors' templates."""
     samples: list[Sample] = []
     while len(samples) < stage.batch:
-        scene = draw_shapes(rng, most=stage.most, is_plain=stage.is_plain)
-        patches = processor.see(scene.picture)
+        scene = draw_shapes(rng, most=stage.most, grounds=stage.grounds, blobs=stage.blobs)
+        patches = processors[0].see(scene.picture)
         for chosen in rng.permutation(len(scene.objects))[:2]:
             record = ask_about(scene, int(chosen), rng)
-            samples.append(encode_seen(processor, record, Frame(*scene.picture.size), patches))
+            asked_by = processors[int(rng.integers(len(processors)))]
+            samples.append(encode_seen(asked_by, record, Frame(*scene.picture.size), patches))
     return samples[: stage.batch]
 
 
 def ask_about(scene: Scene, index: int, rng: np.random.Generator) -> Record:
-    """A question about one object of the scene; by its shape alone now and then, where that names only one."""
+    """A question about one object of the scene, in one wording of many.
+
+    By its shape alone now and then, where that names only one; a blob is asked for by a word without a meaning.
+    """
     chosen = scene.objects[index]
-    shape = chosen.name.split()[1]
-    assert shape in SHAPES
-    is_only = sum(placed.name.endswith(shape) for placed in scene.objects) == 1
-    name = shape if is_only and rng.random() < 0.2 else chosen.name
-    return Record(question=f"the {name}", image=None, targets=(Target(box=chosen.box, label=name),))
+    shape = chosen.name.split()[-1:]
+    is_only = sum(placed.name.split()[-1:] == shape for placed in scene.objects) == 1
+    name = " ".join(shape) if is_only and rng.random() < 0.2 else chosen.name
+    name = name or draw_word(rng)
+    lead, trail = ("the ", "") if rng.random() < 0.5 else (str(rng.choice(LEADS)), str(rng.choice(TRAILS)))
+    return Record(question=f"{lead}{name}{trail}", image=None, targets=(Target(box=chosen.box, label=name),))
 
 
 def save(model: torch.nn.Module, processor: Processor, out: Path) -> None:

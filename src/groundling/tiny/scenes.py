@@ -1,19 +1,19 @@
 """Drawn scenes with exact boxes: coloured shapes for the tiny model's schooling, icons on screens for the demo.
 
 A scene is drawn on a square canvas of CANVAS pixels; the tiny model sees it at half that side. Objects do not overlap,
-and a question names exactly one of them.
+and a question names exactly one of them. A blob, a polygon like no other, has no name: it is the thing that an unknown
+word may mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 CANVAS = 224
-GREY = (128, 128, 128)
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (220, 40, 40),
@@ -29,12 +29,13 @@ COLORS: dict[str, tuple[int, int, int]] = {
 Draw = ImageDraw.ImageDraw
 Corners = tuple[int, int, int, int]  # left, top, right, bottom, half-open
 Paint = Callable[[Draw, Corners, tuple[int, int, int]], None]
+Ground = Callable[[np.random.Generator], Image.Image]
 
 
 class Placed(NamedTuple):
     """One object of a scene."""
 
-    name: str  # what a question calls it
+    name: str  # what a question calls it; empty for a blob
     box: Corners  # original pixels
 
 
@@ -84,6 +85,20 @@ SHAPES: dict[str, Paint] = {
 }
 
 
+def _blob(rng: np.random.Generator) -> Paint:
+    """A polygon of 5 to 8 corners that fills its box, star-shaped about its middle."""
+    count = int(rng.integers(5, 9))
+    turns = (np.arange(count) + rng.uniform(-0.3, 0.3, count)) * 2 * np.pi / count
+    return _polygon(_fill_box(turns, rng.uniform(0.45, 1.0, count)))
+
+
+def _fill_box(turns: np.ndarray, reach: np.ndarray) -> list[tuple[float, float]]:
+    """Corners at these angles and distances from a middle, stretched to touch all four sides of their box."""
+    xy = np.stack([np.sin(turns) * reach, -np.cos(turns) * reach], axis=1)
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    return [(float(x), float(y)) for x, y in (xy - low) / (high - low)]
+
+
 # ---- icons -----------------------------------------------------------------------------------------------------
 
 
@@ -97,12 +112,7 @@ def _heart(draw: Draw, box: Corners, color: tuple[int, int, int]) -> None:
 
 
 def _star_points() -> list[tuple[float, float]]:
-    """Five points, stretched to fill their box."""
-    turns = np.arange(10) * np.pi / 5
-    reach = np.where(np.arange(10) % 2 == 0, 1.0, 0.42)
-    xy = np.stack([np.sin(turns) * reach, -np.cos(turns) * reach], axis=1)
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    return [(float(x), float(y)) for x, y in (xy - low) / (high - low)]
+    return _fill_box(np.arange(10) * np.pi / 5, np.where(np.arange(10) % 2 == 0, 1.0, 0.42))
 
 
 ICONS: dict[str, Paint] = {
@@ -115,12 +125,41 @@ ICONS: dict[str, Paint] = {
 }
 
 
+# ---- grounds ---------------------------------------------------------------------------------------------------
+
+
+def plain(rng: np.random.Generator) -> Image.Image:
+    """Grey all over."""
+    return Image.new("RGB", (CANVAS, CANVAS), (128, 128, 128))
+
+
+def shade(rng: np.random.Generator) -> Image.Image:
+    """Light or dark grey with a tint of a colour, shading from corner to corner."""
+    corners = rng.uniform(70, 215) + rng.uniform(-20, 20, size=3) + rng.uniform(-30, 30, size=(2, 2, 1))
+    small = Image.fromarray(corners.clip(0, 255).astype(np.uint8))
+    return small.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
+
+
+def panel(rng: np.random.Generator) -> Image.Image:
+    """A window of a light or dark theme: a bar on top, rules of greyed text below."""
+    base = int(rng.choice([60, 90, 170, 200])) + int(rng.integers(-12, 13))
+    ink = base + (30 if base < 128 else -30)
+    picture = Image.new("RGB", (CANVAS, CANVAS), (base, base, base + 6))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, CANVAS, 14), fill=(ink, ink, ink + 8))
+    for top in range(28, CANVAS, 16):
+        draw.rectangle((10, top, 10 + int(rng.integers(40, CANVAS - 30)), top + 3), fill=(ink, ink, ink))
+    return picture
+
+
 # ---- scenes ----------------------------------------------------------------------------------------------------
 
 
-def draw_shapes(rng: np.random.Generator, *, most: int = 4, is_plain: bool = False) -> Scene:
-    """One to `most` shapes, no two of the same colour and shape, on a shaded ground, or a plain grey one."""
-    picture = Image.new("RGB", (CANVAS, CANVAS), GREY) if is_plain else _ground(rng)
+def draw_shapes(
+    rng: np.random.Generator, *, most: int = 4, grounds: Sequence[Ground] = (shade,), blobs: float = 0.0
+) -> Scene:
+    """One to `most` shapes, no two of the same colour and shape, on one of the grounds; with a blob in that share."""
+    picture = grounds[int(rng.integers(len(grounds)))](rng)
     draw = ImageDraw.Draw(picture)
     objects: list[Placed] = []
     for _ in range(int(rng.integers(1, most + 1))):
@@ -131,19 +170,16 @@ def draw_shapes(rng: np.random.Generator, *, most: int = 4, is_plain: bool = Fal
             continue
         SHAPES[shape](draw, box, COLORS[color])
         objects.append(Placed(name, box))
+    box = _free_box(rng, [placed.box for placed in objects])
+    if box is not None and rng.random() < blobs:
+        _blob(rng)(draw, box, COLORS[str(rng.choice(list(COLORS)))])
+        objects.append(Placed("", box))
     return Scene(picture, objects)
 
 
 def sample_scenes(count: int) -> list[Scene]:
     """The same few scenes of shapes every time."""
     return [draw_shapes(np.random.default_rng(seed)) for seed in range(count)]
-
-
-def _ground(rng: np.random.Generator) -> Image.Image:
-    """A ground of a light or dark grey-ish tint, shading from corner to corner."""
-    corners = rng.uniform(70, 215, size=3) + rng.uniform(-35, 35, size=(2, 2, 3))
-    small = Image.fromarray(corners.clip(0, 255).astype(np.uint8))
-    return small.resize((CANVAS, CANVAS), Image.Resampling.BILINEAR)
 
 
 def _free_box(rng: np.random.Generator, taken: list[Corners], tries: int = 20) -> Corners | None:
@@ -164,7 +200,7 @@ def _touch(a: Corners, b: Corners, gap: int = 4) -> bool:
 
 def draw_screen(rng: np.random.Generator, *, icons: int = 5) -> Scene:
     """`icons` different icons, each in some colour, on a screen with a title bar and lines of text."""
-    picture = _panel(rng)
+    picture = panel(rng)
     draw = ImageDraw.Draw(picture)
     objects: list[Placed] = []
     for name in rng.permutation(list(ICONS))[:icons]:
@@ -174,15 +210,3 @@ def draw_screen(rng: np.random.Generator, *, icons: int = 5) -> Scene:
         ICONS[name](draw, box, COLORS[str(rng.choice(list(COLORS)))])
         objects.append(Placed(str(name), box))
     return Scene(picture, objects)
-
-
-def _panel(rng: np.random.Generator) -> Image.Image:
-    """A window of a light or dark theme: a bar on top, rules of greyed text below."""
-    base = int(rng.choice([60, 90, 170, 200])) + int(rng.integers(-12, 13))
-    ink = base + (30 if base < 128 else -30)
-    picture = Image.new("RGB", (CANVAS, CANVAS), (base, base, base + 6))
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((0, 0, CANVAS, 14), fill=(ink, ink, ink + 8))
-    for top in range(28, CANVAS, 16):
-        draw.rectangle((10, top, 10 + int(rng.integers(40, CANVAS - 30)), top + 3), fill=(ink, ink, ink))
-    return picture
