@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-all: $(VENV)/.installed
-	$(PIP) --editable '.[dev,deepspeed]'
+	$(PIP) --editable '.[dev,deepspeed,swanlab,tensorboard]'
 	@touch $@
 
 demo: install               ## fine-tune the bundled tiny model and look at what it learned
@@ -29,7 +29,7 @@ demo: install               ## fine-tune the bundled tiny model and look at what
 test: install               ## the tests that take minutes on two cores
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: $(VENV)/.installed-all ## all tests, with DeepSpeed
+test-all: $(VENV)/.installed-all ## all tests, with DeepSpeed and the trackers
 	$(BIN)/python -m pytest -q
 
 lint: install               ## format, rules and types

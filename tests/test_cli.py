@@ -148,9 +148,11 @@ def test_convert_and_export_come_back(call: Call, tmp_path: Path) -> None:
 
 def test_evaluate_leaves_bad_records_out_and_says_so(call: Call, tmp_path: Path) -> None:
     records = broken_records(tmp_path / "data")
+    general = {"question": "Who are you?", "answer": "A model."}
+    records.write_text(records.read_text(encoding="utf-8") + json.dumps(general) + "\n", encoding="utf-8")
     ended = call("evaluate", "tiny", records, "--to", tmp_path / "report", "--max-new-tokens", 8, "--json")
     assert ended.code == 0
-    assert "3 records cannot be used" in ended.err
+    assert "3 records cannot be used" in ended.err and "1 records are general instructions" in ended.err
     assert json.loads(ended.out)["n"] == 9
     assert json.loads(ended.out) == json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
 

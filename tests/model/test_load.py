@@ -355,6 +355,26 @@ def test_an_adapter_comes_on_its_base(adapter_folder: Path, tiny_model_folder: P
     assert len(trainable) == len(stored)
 
 
+def test_an_adapter_asks_the_hub_for_its_base_at_the_revision_it_was_trained_on(
+    tiny_model_folder: Path, tmp_path: Path, monkeypatch
+):
+    base = find_checkpoint(str(tiny_model_folder))
+    adapter = Adapter(rank=2, alpha=8, dropout=0.0, parts=("language",))
+    tuned = add_adapter(load(base), adapter, family="qwen2_5_vl", base="acme/pointer", revision="abc123")
+    tuned.save_pretrained(tmp_path)
+    asked: list[tuple[str, str | None]] = []
+
+    def download(name: str, *, revision: str | None, **_: object) -> str:
+        asked.append((name, revision))
+        return str(tiny_model_folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    load(find_checkpoint(str(tmp_path)))
+
+    assert set(asked) == {("acme/pointer", "abc123")}
+
+
 def test_an_adapter_of_another_tool_is_under_its_bases_contract_and_processor(
     adapter_folder: Path, tiny_processor: Processor, tmp_path: Path
 ):

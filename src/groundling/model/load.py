@@ -111,10 +111,12 @@ def _read_base(folder: Path) -> str | None:
 
 
 def _find_base(base: str, adapter: Path) -> Checkpoint:
+    """The model that an adapter sits on, at the revision that it was trained on where that is a hub's."""
+    revision = (_read_json(adapter / "adapter_config.json") or {}).get("revision")
     try:
-        if _read_base(_find_folder(base, None)) is not None:
+        if _read_base(_find_folder(base, revision)) is not None:
             raise ContractError(f"{adapter} is an adapter of another one, {base}; `groundling merge` that one first")
-        return find_checkpoint(base)
+        return find_checkpoint(base, revision=revision)
     except SettingsError as error:
         raise SettingsError(f"{adapter} is an adapter, and the model it sits on cannot be found: {error}") from None
 

@@ -52,8 +52,13 @@ def freeze_parts(model: PreTrainedModel, parts: Iterable[Part]) -> None:
         parameter.requires_grad_(part_of(name) not in frozen)
 
 
-def add_adapter(model: PreTrainedModel, adapter: Adapter, *, family: str, base: str) -> PreTrainedModel:
-    """The model with new adapters on the chosen parts, all else frozen. `base` is the name it will be found by."""
+def add_adapter(
+    model: PreTrainedModel, adapter: Adapter, *, family: str, base: str, revision: str | None = None
+) -> PreTrainedModel:
+    """The model with new adapters on the chosen parts, all else frozen.
+
+    `base` is the name that it will be found by, at `revision` where that is a hub name.
+    """
     from peft import LoraConfig, get_peft_model
 
     targets = "|".join(LORA_TARGETS[family][part] for part in adapter.parts)
@@ -62,6 +67,7 @@ def add_adapter(model: PreTrainedModel, adapter: Adapter, *, family: str, base: 
         lora_alpha=adapter.alpha,  # type: ignore[arg-type]
         lora_dropout=adapter.dropout,
         target_modules=f"({targets})",
+        revision=revision,
     )
     tuned = get_peft_model(model, config)
     tuned.peft_config["default"].base_model_name_or_path = base  # get_peft_model writes the folder it was loaded from

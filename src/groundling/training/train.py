@@ -198,7 +198,8 @@ def build_model(base: Checkpoint, settings: Settings, resume: Path | None) -> Pr
         _refuse_other_adapter(model, adapter, source)
     else:
         torch.manual_seed(settings.train.seed)
-        model = add_adapter(model, adapter, family=base.contract.family, base=_lasting_name(base))
+        name, revision = _lasting_name(base), settings.model.revision
+        model = add_adapter(model, adapter, family=base.contract.family, base=name, revision=revision)
     use_packed_attention(model)
     trained = count_trained(model)
     shown = ", ".join(f"{part} {trained[part]:,}" for part in trained if part != "all" and trained[part])
