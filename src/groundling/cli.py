@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ def main() -> None:
     """Run the command line; ends the process with the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("groundling").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", "Corrupt EXIF")  # Pillow's; such a picture stays as it is stored
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
@@ -379,8 +381,6 @@ def _say(line: str) -> None:
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Keep the libraries' own bars and hints off the screen while a model is at work."""
-    import warnings
-
     from transformers.utils import logging as libraries
 
     libraries.disable_progress_bar()
