@@ -20,7 +20,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from groundling.data.record import Record, Target
 from groundling.dialect.family import FAMILIES
-from groundling.inference.batch import Sample, encode_record
+from groundling.geometry.frame import Frame
+from groundling.inference.batch import Sample, encode_record, encode_seen
 from groundling.model.contract import Contract
 from groundling.model.processor import Processor
 from groundling.tiny.build import build_tokenizer
@@ -119,6 +120,23 @@ def draw_samples(processor: Processor, *, seed: int = 0) -> list[Sample]:
     ]
     words = Record(question=f"what is {seed} and {seed}?", image=None, answer="twice as much")
     return [samples[0], encode_record(processor, words, None), *samples[1:]]
+
+
+def draw_shared_samples(processor: Processor, *, seed: int = 0) -> list[Sample]:
+    """As `draw_samples`, with three more questions about the first picture, of several lengths, spread over the row."""
+    rng = np.random.default_rng(seed + 1)
+    first, *others = draw_samples(processor, seed=seed)
+    picture = draw_noise(rng, 120, 80)
+    patches, original = processor.see(picture), Frame(*picture.size)
+    box = Target(box=(5, 6, 70, 30), label="cat")
+    records = [
+        Record(question="the cat", image=None, targets=(box,)),
+        Record(question="the dog", image=None),
+        Record(question="Which animal is in the picture?", image=None, answer="A cat."),
+        Record(question="the cat", image=None, targets=(box, Target(box=(1, 2, 3, 4), label="cat"))),
+    ]
+    shared = [encode_seen(processor, record, original, patches) for record in records]
+    return [shared[0], first, *shared[1:3], *others, shared[3]]
 
 
 def draw_noise(rng: np.random.Generator, width: int, height: int) -> Image.Image:

@@ -239,6 +239,9 @@ class Train(_Section):
     )
     batch_size: Whole = Field(default=1, ge=1, description="samples per device and step")
     accumulate: Whole = Field(default=1, ge=1, description="batches per device that make one optimizer step")
+    share_pictures: bool = Field(
+        default=True, description="whether questions about one picture stand in one batch and see it once"
+    )
     learning_rate: Number = Field(default=1e-5, gt=0, description="the learning rate at its peak")
     learning_rates: LearningRates = LearningRates()
     weight_decay: Number = Field(default=0.0, ge=0, description="AdamW's; norms and biases are spared")

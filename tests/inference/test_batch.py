@@ -28,6 +28,7 @@ from groundling.inference.batch import (
     pack_row,
     pad_left,
 )
+from groundling.model.attention import Stretch
 from groundling.model.processor import Patches, Processor
 
 MUG = Record(question="the mug", image=None, targets=(Target(box=(10, 20, 30, 60), label="mug"),))
@@ -264,17 +265,46 @@ def test_a_row_by_hand():
     assert row["input_ids"].tolist() == [[7, 8, 3, picture, 4, 7, 8]]
     assert row["labels"].tolist() == [[IGNORED, 8, IGNORED, IGNORED, 4, IGNORED, 8]]
     assert row["position_ids"].tolist() == [[[0, 1, 0, 1, 2, 0, 1]]] * 4
-    assert row["sample_lengths"] == [2, 3, 2]
+    assert row["stretches"] == [Stretch(2), Stretch(3), Stretch(2)]
     assert row["use_cache"] is False
     assert "attention_mask" not in row
     assert row["pixel_values"] is not pixels and torch.equal(row["pixel_values"], pixels)
     assert row["image_grid_thw"].tolist() == [[1, 2, 2]]
 
 
+def test_questions_about_one_picture_go_on_from_what_they_begin_with():
+    processor = build_family_processor("qwen2_5_vl")
+    picture = processor.image_token_id
+    patches = Patches(torch.ones(4, 4), (1, 2, 2), Frame(28, 28))
+    one = Sample([3, picture, 4, 5, 6], [IGNORED] * 4 + [6], patches)
+    other = Sample([3, picture, 4, 5, 6, 7], [IGNORED] * 3 + [5, 6, 7], patches)
+    alone = Sample([3, picture, 4], [IGNORED] * 2 + [4], patches._replace(pixels=torch.zeros(4, 4)))
+
+    row = pack_row([one, alone, other], processor)
+
+    assert row["input_ids"].tolist() == [[3, picture, 4, 5, 6, 3, picture, 4, 5, 6, 7]]
+    assert row["labels"].tolist() == [[IGNORED] * 4 + [6] + [IGNORED] * 2 + [4, 5, 6, 7]]
+    assert row["position_ids"][0].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5]]
+    assert row["stretches"] == [Stretch(5), Stretch(3), Stretch(3, prefix=3, root=0)]
+    assert row["pixel_values"].mean(dim=1).tolist() == [1] * 4 + [0] * 4
+
+
+def test_a_picture_behind_other_words_is_not_shared():
+    processor = build_family_processor("qwen2_5_vl")
+    picture = processor.image_token_id
+    patches = Patches(torch.ones(4, 4), (1, 2, 2), Frame(28, 28))
+    samples = [Sample([3, word, picture, 4], [IGNORED] * 3 + [4], patches) for word in (7, 8)]
+
+    row = pack_row(samples, processor)
+
+    assert row["stretches"] == [Stretch(4), Stretch(4)]
+    assert row["image_grid_thw"].tolist() == [[1, 2, 2]] * 2
+
+
 def test_a_row_of_words_has_no_pixels():
     row = pack_row([Sample([7, 8], [IGNORED, 8], None)], build_family_processor("qwen2_5_vl"))
 
-    assert set(row) == {"input_ids", "labels", "position_ids", "sample_lengths", "use_cache"}
+    assert set(row) == {"input_ids", "labels", "position_ids", "stretches", "use_cache"}
 
 
 def test_prompts_are_padded_on_the_left():

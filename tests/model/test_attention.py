@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import build_family_model, build_family_processor, draw_samples
+from families import build_family_model, build_family_processor, draw_samples, draw_shared_samples
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
@@ -16,6 +16,7 @@ from groundling.dialect.family import FAMILIES
 from groundling.inference.batch import IGNORED, Sample, pack_row, pad_left
 from groundling.model.attention import (
     PACKED_ATTENTION,
+    Stretch,
     equal_places,
     packed_attention,
     padded_attention,
@@ -26,9 +27,14 @@ from groundling.model.processor import Processor
 # ---- by hand ---------------------------------------------------------------------------------------------------
 
 
-def test_equal_lengths_stand_together():
-    assert equal_places([5, 7, 5]) == [[0, 2], [1]]
+def test_equal_shapes_stand_together():
+    assert equal_places([(5, 0), (7, 0), (5, 0), (5, 7)]) == [[0, 2], [1], [3]]
     assert equal_places([]) == []
+
+
+def lengths(*several: int) -> list[Stretch]:
+    """Stretches that see themselves only."""
+    return [Stretch(length) for length in several]
 
 
 def attend(values: Sequence[float], **options: Any) -> list[float]:
@@ -42,8 +48,20 @@ def attend(values: Sequence[float], **options: Any) -> list[float]:
 
 
 def test_a_token_sees_itself_and_what_came_before_in_its_sample():
-    assert attend([8, 2, 4], is_causal=True, sample_lengths=[1, 2]) == [8, 2, 3]
-    assert attend([8, 2, 4], is_causal=True, sample_lengths=[3]) == pytest.approx([8, 5, 14 / 3])
+    assert attend([8, 2, 4], is_causal=True, stretches=lengths(1, 2)) == [8, 2, 3]
+    assert attend([8, 2, 4], is_causal=True, stretches=lengths(3)) == pytest.approx([8, 5, 14 / 3])
+
+
+def test_a_token_sees_the_prefix_that_its_stretch_goes_on_from():
+    row = [Stretch(1), Stretch(3), Stretch(2, prefix=2, root=1), Stretch(1, prefix=1, root=1)]
+
+    assert attend([100, 2, 4, 90, 6, 8, 4], is_causal=True, stretches=row) == [100, 2, 3, 32, 4, 5, 3]
+
+
+def test_stretches_of_one_shape_on_several_prefixes_keep_apart():
+    row = [Stretch(2), Stretch(1, prefix=2, root=0), Stretch(2), Stretch(1, prefix=2, root=2)]
+
+    assert attend([1, 3, 5, 10, 30, 50], is_causal=True, stretches=row) == [1, 2, 3, 10, 20, 30]
 
 
 def test_a_patch_sees_all_of_its_window():
@@ -53,20 +71,20 @@ def test_a_patch_sees_all_of_its_window():
 
 
 def test_the_order_survives_lengths_that_come_again_and_empty_ones():
-    assert attend([1, 3, 9, 5, 7], is_causal=False, sample_lengths=[2, 1, 0, 2]) == [2, 2, 9, 6, 6]
+    assert attend([1, 3, 9, 5, 7], is_causal=False, stretches=lengths(2, 1, 0, 2)) == [2, 2, 9, 6, 6]
 
 
 def test_the_vision_towers_own_bounds_go_before_the_rows():
     windows = torch.tensor([0, 2, 4])
 
-    assert attend([1, 3, 5, 7], is_causal=False, cu_seq_lens_q=windows, sample_lengths=[1]) == [2, 2, 6, 6]
+    assert attend([1, 3, 5, 7], is_causal=False, cu_seq_lens_q=windows, stretches=lengths(1)) == [2, 2, 6, 6]
 
 
 def test_fewer_keys_than_queries_are_shared():
     query, key = torch.zeros(1, 4, 2, 1), torch.zeros(1, 2, 2, 1)
     values = torch.tensor([[2.0, 4.0], [10.0, 30.0]]).reshape(1, 2, 2, 1)
 
-    found, _ = packed_attention(torch.nn.Module(), query, key, values, is_causal=True, sample_lengths=[2])
+    found, _ = packed_attention(torch.nn.Module(), query, key, values, is_causal=True, stretches=lengths(2))
 
     assert found[0, :, :, 0].tolist() == [[2, 2, 10, 10], [3, 3, 20, 20]]
 
@@ -75,11 +93,11 @@ def test_fewer_keys_than_queries_are_shared():
     "options",
     [
         {},
-        {"sample_lengths": [2]},
-        {"sample_lengths": [3], "attention_mask": torch.ones(1, 3)},
-        {"sample_lengths": [3], "sliding_window": 2},
+        {"stretches": [Stretch(2)]},
+        {"stretches": [Stretch(3)], "attention_mask": torch.ones(1, 3)},
+        {"stretches": [Stretch(3)], "sliding_window": 2},
     ],
-    ids=["no lengths", "too short", "a mask", "a sliding window"],
+    ids=["no stretches", "too short", "a mask", "a sliding window"],
 )
 def test_what_cannot_be_a_packed_row_is_refused(options: dict[str, Any]):
     with pytest.raises(AssertionError, match="a packed"):
@@ -95,12 +113,12 @@ def processor(request: pytest.FixtureRequest) -> Processor:
 
 
 def run_packed(model: PreTrainedModel, samples: Sequence[Sample], processor: Processor) -> list[torch.Tensor]:
-    """Logits of each sample (tokens, vocabulary), from one row."""
+    """Logits of each sample (tokens, vocabulary), from one row; those of a prefix are of the sample it belongs to."""
     row = pack_row(samples, processor)
     del row["labels"]
     use_packed_attention(model)
-    logits = model(**row).logits
-    return list(logits[0].split([len(sample.input_ids) for sample in samples]))
+    own = model(**row).logits[0].split([stretch.length for stretch in row["stretches"]])
+    return [torch.cat([own[at.root][: at.prefix], part]) for at, part in zip(row["stretches"], own, strict=True)]
 
 
 def run_padded(model: PreTrainedModel, samples: Sequence[Sample], processor: Processor) -> list[torch.Tensor]:
@@ -125,9 +143,12 @@ def gradients(model: PreTrainedModel, samples: Sequence[Sample], logits: list[to
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable.:FutureWarning")  # its other name came with 5.23
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
-def test_a_packed_row_equals_a_padded_batch_in_logits_and_gradients(processor: Processor, checkpointed: bool):
+@pytest.mark.parametrize("shared", [False, True], ids=["apart", "shared"])
+def test_a_packed_row_equals_a_padded_batch_in_logits_and_gradients(
+    processor: Processor, shared: bool, checkpointed: bool
+):
     model = build_family_model(processor).train()
-    samples = draw_samples(processor)
+    samples = draw_shared_samples(processor) if shared else draw_samples(processor)
     padded = run_padded(model, samples, processor)
     expected = gradients(model, samples, padded)
 
@@ -142,6 +163,32 @@ def test_a_packed_row_equals_a_padded_batch_in_logits_and_gradients(processor: P
     for name, gradient in expected.items():
         difference = (found[name] - gradient).norm()
         assert difference <= 1e-5 * gradient.norm() + 1e-7 * largest, f"{name}: {difference} of {gradient.norm()}"
+
+
+def test_a_shared_picture_is_seen_once(processor: Processor):
+    samples = draw_shared_samples(processor)
+
+    row = pack_row(samples, processor)
+
+    pictures = {id(sample.patches): sample.patches for sample in samples if sample.patches is not None}
+    assert row["image_grid_thw"].tolist() == [list(patches.grid) for patches in pictures.values()]
+    shown = sum(sample.input_ids.count(processor.image_token_id) for sample in samples)
+    assert row["input_ids"].eq(processor.image_token_id).sum() < shown
+    assert sum(stretch.prefix > 0 for stretch in row["stretches"]) == 3
+    assert row["labels"].ne(IGNORED).sum() == sum(label != IGNORED for one in samples for label in one.labels)
+
+
+@torch.no_grad()
+def test_a_changed_question_changes_no_other_about_its_picture(processor: Processor):
+    model = build_family_model(processor)
+    samples = draw_shared_samples(processor)
+    before = run_packed(model, samples, processor)
+    for place in [place for place, sample in enumerate(samples) if sample.patches is samples[0].patches]:
+        changed = samples[place]._replace(input_ids=[*samples[place].input_ids[:-3], 5, 6, 7])
+        after = run_packed(model, [*samples[:place], changed, *samples[place + 1 :]], processor)
+        for number, (old, new) in enumerate(zip(before, after, strict=True)):
+            difference = (old - new).abs().max()
+            assert (difference > 1e-3) if number == place else (difference <= 1e-6), (place, number, difference)
 
 
 @torch.no_grad()
@@ -159,13 +206,13 @@ def test_a_changed_sample_changes_no_other(processor: Processor):
 
 
 @torch.no_grad()
-def test_without_the_samples_lengths_the_row_would_be_one_long_sample(processor: Processor):
+def test_without_its_stretches_the_row_would_be_one_long_sample(processor: Processor):
     model = build_family_model(processor)
     samples = draw_samples(processor)
     row = pack_row(samples, processor)
     kept = run_packed(model, samples, processor)[-1]
 
-    row["sample_lengths"] = [row["input_ids"].shape[1]]
+    row["stretches"] = lengths(row["input_ids"].shape[1])
     mixed = model(**row).logits[0, -len(kept) :]
 
     assert (mixed - kept).abs().max() > 1e-2, "the tests above could not see contamination"

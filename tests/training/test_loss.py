@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,33 @@ def test_accumulated_rows_make_the_step_of_one_row(
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6, msg=name)
     assert read_metrics(parts)[0]["loss"] == pytest.approx(read_metrics(whole)[0]["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_sharing_pictures_makes_the_same_step(recipe: Recipe, scenes: Path, tmp_path: Path, method: str) -> None:
+    """Eight questions about two pictures: each picture seen once, or four times."""
+    records = gl.read_records(scenes / "uneven.jsonl")
+    asked = [
+        replace(record, image=records[number % 2].image, question=f"{words} {record.question}", id=f"{words} {number}")
+        for words in ("find", "where is")
+        for number, record in enumerate(records)
+    ]
+    gl.write_records(asked, tmp_path / "asked.jsonl")
+    runs = [
+        gl.train(
+            recipe(
+                name,
+                data={"train": str(tmp_path / "asked.jsonl"), "allow_absolute": True},
+                tune={"method": method, "lora": {"dropout": 0}},
+                train=ONE_STEP | {"batch_size": 8, "share_pictures": name == "shared"},
+                trainer=DESCENT,
+            )
+        )
+        for name in ("shared", "apart")
+    ]
+    found, expected = (read_weights(run / "final") for run in runs)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6, msg=name)
 
 
 def test_a_blank_picture_beside_words_alone_changes_nothing(

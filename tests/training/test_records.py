@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from drawn import Recipe
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import groundling as gl
@@ -19,10 +21,15 @@ from groundling.geometry.images import open_image
 from groundling.inference.batch import IGNORED, encode_record, pack_row
 from groundling.model.processor import Processor
 from groundling.settings import Settings
+from groundling.training import records as module
 from groundling.training.records import (
+    RecordDataset,
+    RowSampler,
     choose_sample,
     count_tokens,
+    fill_rows,
     gather_records,
+    group_questions,
     join_samples,
     mix_records,
     refuse_unmeasurable,
@@ -203,9 +210,59 @@ def test_only_a_row_of_words_alone_gets_a_blank_picture(tiny_processor: Processo
     assert torch.equal(row["input_ids"][:, :length], plain["input_ids"])
     assert torch.equal(row["labels"][:, :length], plain["labels"])
     assert row["labels"][0, length:].eq(IGNORED).all(), "nobody is asked about the blank picture"
-    assert row["sample_lengths"][:-1] == plain["sample_lengths"]
+    assert row["stretches"][:-1] == plain["stretches"]
     both = join_samples([*words, seen], tiny_processor)
     assert torch.equal(both["input_ids"], pack_row([*words, seen], tiny_processor)["input_ids"])
+
+
+@given(images=st.lists(st.sampled_from("abcdefg"), max_size=60), size=st.integers(1, 9), most=st.integers(1, 9))
+def test_an_epoch_has_every_record_once_and_no_row_is_owned(images: list[str], size: int, most: int) -> None:
+    records = [gl.Record("q", Path(image)) for image in images]
+    order = list(RowSampler(records, batch_size=size, most=most, seed=1))
+    assert sorted(order) == list(range(len(images)))
+    groups = group_questions([Path(image) for image in images], most, np.random.default_rng(0))
+    assert all(len(group) <= most and len({images[index] for index in group}) == 1 for group in groups)
+
+
+def test_records_without_a_picture_stand_alone() -> None:
+    groups = group_questions([None, Path("a"), None, Path("a")], 4, np.random.default_rng(0))
+    assert sorted(map(sorted, groups)) == [[0], [1, 3], [2]]
+
+
+def test_groups_keep_within_their_rows_where_that_is_possible() -> None:
+    assert fill_rows([[0, 1, 2], [3, 4], [5], [6, 7]], 4) == [0, 1, 2, 5, 3, 4, 6, 7]
+    assert fill_rows([[0, 1, 2], [3, 4]], 4) == [0, 1, 2, 3, 4]
+    assert fill_rows([[0, 1, 2, 3, 4]], 2) == [0, 1, 2, 3, 4]
+
+
+def test_an_order_depends_on_seed_and_epoch_alone() -> None:
+    records = [gl.Record("q", Path(f"{number % 20}.png")) for number in range(60)]
+
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = RowSampler(records, batch_size=8, most=2, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1) and order(1, 0) != order(2, 0)
+
+
+def test_a_picture_is_opened_once_a_row(
+    tiny_processor: Processor, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = gl.read_records(scenes / "train.jsonl")[:2]
+    opened: list[object] = []
+    monkeypatch.setattr(module, "open_image", lambda image, **_: opened.append(image) or open_image(image))
+
+    records = [one, other, replace(one, question="it")]
+    dataset = RecordDataset(records, tiny_processor, max_pixels=10**8)
+    samples = dataset.__getitems__([0, 1, 2])
+
+    assert opened == [one.image, other.image]
+    assert [stretch.prefix > 0 for stretch in pack_row(samples, tiny_processor)["stretches"]] == [False, False, True]
+    assert samples[1].input_ids == dataset[1].input_ids
+    apart = RecordDataset(records, tiny_processor, max_pixels=10**8, share_pictures=False).__getitems__([0, 1, 2])
+    assert not any(stretch.prefix for stretch in pack_row(apart, tiny_processor)["stretches"])
 
 
 def test_words_shapes_and_several_files_train_together(recipe: Recipe, scenes: Path) -> None:

@@ -1,7 +1,9 @@
 """What a model takes: token ids, labels and positions of a question, and the batches made of them.
 
-Two layouts. Training joins its samples end to end in one packed row: positions restart with each sample, and their
-lengths keep them apart, so nothing is padded. Generation stands its prompts side by side, padded on the left.
+Two layouts. Training joins its samples end to end in one packed row: positions restart with each sample, and the
+stretches keep them apart, so nothing is padded. Samples about one picture are a tree there: what they begin with, the
+picture above all, stands in the row once, and each goes on from it, seeing nothing of the others; their gradients are
+those of samples apart. Generation stands its prompts side by side, padded on the left.
 
 A label is made where its token is made: IGNORED in the prompt, the token itself in the answer and its end token.
 """
@@ -10,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,7 @@ from groundling.dialect.answer import Item, write_answer
 from groundling.dialect.prompt import Piece, write_prompt
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
+from groundling.model.attention import Stretch
 from groundling.model.processor import Patches, Processor
 
 IGNORED = -100  # torch's cross_entropy passes over this label
@@ -48,10 +51,7 @@ def encode_record(processor: Processor, record: Record, picture: Image.Image | N
     """A record's question about its upright picture, and the answer that the model should learn."""
     if picture is None:
         return encode_words(processor, record, None)
-    patches = processor.see(picture)
-    if record.answer is not None:
-        return encode_words(processor, record, patches)
-    return encode_seen(processor, record, Frame(*picture.size), patches)
+    return encode_seen(processor, record, Frame(*picture.size), processor.see(picture))
 
 
 def encode_seen(processor: Processor, record: Record, original: Frame, patches: Patches) -> Sample:
@@ -59,6 +59,8 @@ def encode_seen(processor: Processor, record: Record, original: Frame, patches: 
 
     The targets are scaled from the picture's own size to the frame that the processor really made of it.
     """
+    if record.answer is not None:
+        return encode_words(processor, record, patches)
     prompt = encode_question(processor, record.question, patches)
     return _with_answer(processor, prompt, answer_pieces(processor, record, original, patches.seen))
 
@@ -145,20 +147,49 @@ def pack_row(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
     """The samples as one row without padding: what the model's forward takes for training.
 
     `input_ids`, `labels` (1, T); `position_ids` (4, 1, T), the text position first, then time, row, column, all
-    restarting with each sample; `sample_lengths`, for `packed_attention`; pixels and grids of the pictures in order.
+    restarting with each sample; `stretches`, for `packed_attention`; pixels and grids of the pictures in order. Samples
+    that hold the same `patches` object share what they begin with.
     """
-    positions = [_packed_positions(sample, processor) for sample in samples]
+    stretches = share_prefixes(samples, processor)
+    starts = [stretch.prefix for stretch in stretches]
+    positions = [_packed_positions(sample, processor)[:, start:] for sample, start in zip(samples, starts, strict=True)]
     row: dict[str, Any] = {
-        "input_ids": torch.tensor([[token for sample in samples for token in sample.input_ids]]),
-        "labels": torch.tensor([[label for sample in samples for label in sample.labels]]),
+        "input_ids": torch.tensor([_joined([sample.input_ids for sample in samples], starts)]),
+        "labels": torch.tensor([_joined([sample.labels for sample in samples], starts)]),
         "position_ids": torch.cat(positions, dim=1).unsqueeze(1),
-        "sample_lengths": [len(sample.input_ids) for sample in samples],  # no tensor: read on the CPU in every layer
+        "stretches": stretches,  # no tensor: read on the CPU in every layer
         "use_cache": False,
     }
     assert row["position_ids"].shape == (4, 1, row["input_ids"].shape[1]), (
         "without positions the model falls back to 1-D"
     )
-    return row | _join_pictures(samples)
+    return row | _join_pictures([sample for sample, start in zip(samples, starts, strict=True) if not start])
+
+
+def share_prefixes(samples: Sequence[Sample], processor: Processor) -> list[Stretch]:
+    """What of each sample has to stand in a row.
+
+    Of the first about a picture all; of the others what comes behind the tokens that they begin with like the first.
+    """
+    roots: dict[int, int] = {}  # the picture's identity -> place of the first sample about it
+    stretches: list[Stretch] = []
+    for place, sample in enumerate(samples):
+        root = place if sample.patches is None else roots.setdefault(id(sample.patches), place)
+        prefix = 0 if root == place else _common_prompt(samples[root], sample)
+        if processor.image_token_id in sample.input_ids[prefix:]:
+            prefix = 0  # words before the picture differ, so the picture's states do
+        stretches.append(Stretch(len(sample.input_ids) - prefix, prefix, root if prefix else 0))
+    return stretches
+
+
+def _common_prompt(one: Sample, other: Sample) -> int:
+    """How many tokens two prompts have in common from the start, nothing of an answer among them."""
+    both = zip(one.input_ids, other.input_ids, one.labels, other.labels, strict=False)
+    return sum(1 for _ in takewhile(lambda four: four[0] == four[1] and four[2] == four[3] == IGNORED, both))
+
+
+def _joined(tokens: Sequence[list[int]], starts: Sequence[int]) -> list[int]:
+    return [token for whole, start in zip(tokens, starts, strict=True) for token in whole[start:]]
 
 
 def pad_left(samples: Sequence[Sample], processor: Processor) -> dict[str, torch.Tensor]:

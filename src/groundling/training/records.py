@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from groundling.data.check import Finding, check, usable
 from groundling.data.record import Record, Rejected, scan_records
@@ -19,9 +21,11 @@ from groundling.evaluation.metrics import METRICS, Prediction, mark
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image, read_frame
-from groundling.inference.batch import Sample, encode_question, encode_record, encode_seen, encode_words, pack_row
-from groundling.model.processor import Processor
+from groundling.inference.batch import Sample, encode_question, encode_seen, encode_words, pack_row
+from groundling.model.processor import Patches, Processor
 from groundling.settings import Settings
+
+LOOK_AHEAD = 64  # groups
 
 
 class TooLong(NamedTuple):
@@ -145,10 +149,7 @@ def count_tokens(record: Record, processor: Processor, max_pixels: int) -> int:
     if record.image is None:
         return len(encode_words(processor, record, None).input_ids)
     original = read_frame(record.image, max_pixels=max_pixels)
-    expected = processor.expect(original)
-    if record.answer is not None:
-        return len(encode_words(processor, record, expected).input_ids)
-    return len(encode_seen(processor, record, original, expected).input_ids)
+    return len(encode_seen(processor, record, original, processor.expect(original)).input_ids)
 
 
 def write_set_aside(gathered: Gathered, file: Path) -> int:
@@ -169,20 +170,95 @@ def write_set_aside(gathered: Gathered, file: Path) -> int:
 
 
 class RecordDataset(Dataset[Sample]):
-    """Records as training samples; pictures are opened when they are asked for."""
+    """Records as training samples; pictures are opened when they are asked for.
 
-    def __init__(self, records: Sequence[Record], processor: Processor, max_pixels: int) -> None:
+    With `share_pictures` samples of a row about one picture hold the same patches, by which `pack_row` knows them.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], processor: Processor, *, max_pixels: int, share_pictures: bool = True
+    ) -> None:
         self.records = records
         self.processor = processor
         self.max_pixels = max_pixels
+        self.share_pictures = share_pictures
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        record = self.records[index]
-        picture = None if record.image is None else open_image(record.image, max_pixels=self.max_pixels)
-        return encode_record(self.processor, record, picture)
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """The samples of one row; each picture is opened once."""
+        seen: dict[Path, tuple[Frame, Patches]] = {}
+        samples: list[Sample] = []
+        for record in (self.records[index] for index in indices):
+            if record.image is None:
+                samples.append(encode_words(self.processor, record, None))
+                continue
+            if record.image not in seen:
+                picture = open_image(record.image, max_pixels=self.max_pixels)
+                seen[record.image] = Frame(*picture.size), self.processor.see(picture)
+            original, patches = seen[record.image]
+            own = patches if self.share_pictures else Patches(*patches)
+            samples.append(encode_seen(self.processor, record, original, own))
+        return samples
+
+
+class RowSampler(Sampler[int]):
+    """Every record once an epoch, questions about one picture side by side in a row of `batch_size` records.
+
+    Of one picture a row holds `most` questions at most, so that none owns a step; 1 is a plain shuffle. The order
+    depends on seed and epoch alone.
+    """
+
+    def __init__(self, records: Sequence[Record], *, batch_size: int, most: int, seed: int) -> None:
+        self.images = [record.image for record in records]
+        self.batch_size = batch_size
+        self.most = most
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Told by accelerate before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        return iter(fill_rows(group_questions(self.images, self.most, rng), self.batch_size))
+
+
+def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Generator) -> list[list[int]]:
+    """Indices in random groups of up to `most` about one picture, the groups in random order."""
+    by_image: dict[Path, list[int]] = {}
+    groups: list[list[int]] = []
+    for index in rng.permutation(len(images)).tolist():
+        image = images[index]
+        if image is None:
+            groups.append([index])
+        else:
+            by_image.setdefault(image, []).append(index)
+    groups += [found[start : start + most] for found in by_image.values() for start in range(0, len(found), most)]
+    return [groups[place] for place in rng.permutation(len(groups))]
+
+
+def fill_rows(groups: Sequence[list[int]], size: int) -> list[int]:
+    """The groups one after another, brought forward from a little further on where that keeps one within its row."""
+    waiting, order = deque(groups), list[int]()
+    while waiting:
+        room = size - len(order) % size
+        fitting = (place for place, group in enumerate(islice(waiting, LOOK_AHEAD)) if len(group) <= room)
+        place = next(fitting, 0)
+        group = waiting[place]
+        del waiting[place]
+        order += group[:room]
+        if group[room:]:
+            waiting.appendleft(group[room:])
+    return order
 
 
 def join_samples(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:

@@ -38,7 +38,9 @@ from groundling.training.checkpoint import (
 )
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together, from_main_process
-from groundling.training.records import RecordDataset, join_samples
+from groundling.training.records import RecordDataset, RowSampler, join_samples
+
+MOST_OF_A_STEP = 0.25  # of its questions are about one picture, where they are not more anyway
 
 
 class GroundingTrainer(Trainer):
@@ -58,7 +60,12 @@ class GroundingTrainer(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=RecordDataset(train, processor, settings.images.max_file_pixels),
+            train_dataset=RecordDataset(
+                train,
+                processor,
+                max_pixels=settings.images.max_file_pixels,
+                share_pictures=settings.train.share_pictures,
+            ),
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
             data_collator=partial(join_samples, processor=processor),
         )
@@ -97,6 +104,16 @@ class GroundingTrainer(Trainer):
         if not torch.isfinite(loss):
             raise TrainingError(self._not_finite("the loss"))
         return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """Questions about one picture side by side, unless the recipe's `trainer` block has another way of sampling."""
+        if self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(train_dataset)
+        train = self.settings.train
+        step = train.batch_size * train.accumulate * self.args.world_size
+        most = min(train.batch_size, max(1, int(step * MOST_OF_A_STEP))) if train.share_pictures else 1
+        records = train_dataset.records if train_dataset is not None else self.train_dataset.records
+        return RowSampler(records, batch_size=train.batch_size, most=most, seed=train.seed)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters for each learning rate, `train.learning_rate` first: that of the first is logged."""
