@@ -119,8 +119,7 @@ def build_model(processor: Processor, *, seed: int = 0) -> Qwen2_5_VLForConditio
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 8192,
-            # So small a head has few frequencies, and columns get the lowest: a theta of 10 keeps 4 columns well apart
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [2, 3, 3]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]},
             "use_sliding_window": False,
             "bos_token_id": ids["<|endoftext|>"],
             "eos_token_id": ids["<|im_end|>"],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from groundling.tiny.words import LEADS, TRAILS, WORDINGS, draw_word
 
 LEARNING_RATE = 2e-3
 WARMUP = 100
+DECAY = 0.3  # share of the steps at the end in which the learning rate falls to 0
 
 
 class Stage(NamedTuple):
@@ -42,12 +42,13 @@ class Stage(NamedTuple):
     most: int  # shapes in a scene
     grounds: tuple[Ground, ...]
     blobs: float  # share of scenes with a blob
+    lists: float  # share of scenes of which all is to be found and named: seeing colours starts there
 
 
-STAGES = (  # where a thing is comes before what it is
-    Stage(until=0.06, batch=16, most=1, grounds=(plain,), blobs=0.0),
-    Stage(until=0.24, batch=16, most=3, grounds=(shade,), blobs=0.1),
-    Stage(until=1.00, batch=32, most=4, grounds=(shade, panel), blobs=0.3),
+STAGES = (  # where a thing is comes before which one it is
+    Stage(until=0.10, batch=16, most=1, grounds=(plain,), blobs=0.0, lists=0.4),
+    Stage(until=0.30, batch=64, most=2, grounds=(shade, panel), blobs=0.1, lists=0.3),
+    Stage(until=1.00, batch=64, most=4, grounds=(shade, panel), blobs=0.3, lists=0.2),
 )
 
 
@@ -55,7 +56,7 @@ def main() -> None:
     """Run the schooling from the command line."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("out", type=Path, help="folder for the checkpoint")
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     pretrain(options.out, steps=options.steps, seed=options.seed)
@@ -73,9 +74,9 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
     for step in range(1, steps + 1):
         stage = next(stage for stage in STAGES if step <= stage.until * steps)
         row = pack_row(draw_samples(processors, np.random.default_rng([seed, step]), stage), processor)
-        labels = row.pop("labels")
-        logits = model(**row).logits
-        loss = cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=IGNORED)
+        labels = row.pop("labels")[0, 1:]
+        learned = (labels != IGNORED).nonzero().flatten()
+        loss = cross_entropy(model(**row, logits_to_keep=learned).logits[0], labels[learned])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
@@ -107,10 +108,8 @@ def make_optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
 
 
 def _share_of_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to 0."""
-    if step < WARMUP:
-        return (step + 1) / WARMUP
-    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / max(1, steps - WARMUP)))
+    """Linear warm-up, level, then linear down to 0."""
+    return min((step + 1) / WARMUP, 1.0, (steps - step) / (DECAY * steps))
 
 
 def word_processors(processor: Processor) -> list[Processor]:
@@ -121,16 +120,25 @@ def word_processors(processor: Processor) -> list[Processor]:
 
 
 def draw_samples(processors: Sequence[Processor], rng: np.random.Generator, stage: Stage) -> list[Sample]:
-    """New scenes, a question about each of up to two objects a scene, under one of the processors' templates."""
+    """New scenes, a question about each of their objects, under one of the processors' templates each."""
     samples: list[Sample] = []
     while len(samples) < stage.batch:
         scene = draw_shapes(rng, most=stage.most, grounds=stage.grounds, blobs=stage.blobs)
-        patches = processors[0].see(scene.picture)
-        for chosen in rng.permutation(len(scene.objects))[:2]:
-            record = ask_about(scene, int(chosen), rng)
+        original, patches = Frame(*scene.picture.size), processors[0].see(scene.picture)
+        records = [ask_about(scene, int(chosen), rng) for chosen in rng.permutation(len(scene.objects))]
+        if rng.random() < stage.lists:
+            records.append(ask_for_all(scene))
+        for record in records:
             asked_by = processors[int(rng.integers(len(processors)))]
-            samples.append(encode_seen(asked_by, record, Frame(*scene.picture.size), patches))
+            samples.append(encode_seen(asked_by, record, original, patches))
     return samples[: stage.batch]
+
+
+def ask_for_all(scene: Scene) -> Record:
+    """The question for every object of the scene, answered from left to right."""
+    placed = sorted(scene.objects, key=lambda one: one.box)
+    targets = tuple(Target(box=one.box, label=one.name or "object") for one in placed)
+    return Record(question="every object", image=None, targets=targets)
 
 
 def ask_about(scene: Scene, index: int, rng: np.random.Generator) -> Record:
