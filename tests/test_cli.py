@@ -96,6 +96,8 @@ def test_an_unknown_setting_names_the_closest(call: Call) -> None:
         (["check", "nosuch.jsonl"], "no record file nosuch.jsonl"),
         (["convert", "cocoo", "a", "b.jsonl"], "cocoo"),
         (["evaluate", "nosuch", str(PICTURES / "records.jsonl")], "no model 'nosuch'"),
+        (["evaluate", "tiny", str(PICTURES / "records.jsonl"), "--batch-size", "0"], "greater than or equal to 1"),
+        (["predict", "tiny", "nosuch.jpg", "--ask", "the cat"], "no such picture: nosuch.jpg"),
         (["predict", "tiny", "nosuch-folder/x.jpg"], "Missing option '--ask'"),
         (["fetch", "a/b", "--from", "elsewhere"], "--from 'elsewhere'; expected hub or modelscope"),
     ],
@@ -158,7 +160,8 @@ def test_evaluate_leaves_bad_records_out_and_says_so(call: Call, tmp_path: Path)
 
     ended = call("compare", tmp_path / "report", tmp_path / "report", "--to", tmp_path / "both", "--json")
     assert ended.code == 0
-    assert json.loads(ended.out)["acc@0.5"]["difference"] == 0
+    assert json.loads(ended.out, parse_constant=pytest.fail)["acc@0.5"]["difference"] == 0
+    assert "NaN" not in ended.out
     assert (tmp_path / "both" / "comparison.html").is_file()
 
 

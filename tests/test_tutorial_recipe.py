@@ -59,7 +59,7 @@ def flat(tmp_path: Path) -> Path:
 
 def test_the_tutorials_settings_in_ours(flat: Path) -> None:
     settings = load_settings(flat)
-    assert (settings.model.name, settings.model.dtype) == ("./models/Qwen2.5-VL-3B-Instruct", "bfloat16")
+    assert (settings.model.name, settings.model.dtype) == ("./models/Qwen2.5-VL-3B-Instruct", "auto")
     assert [source.path for source in settings.data.train] == [Path("data/train.jsonl")]
     assert settings.data.test == (Path("data/test.jsonl"),)
     assert settings.data.max_length == 1024
@@ -84,6 +84,7 @@ def test_keys_without_effect_are_named_with_the_reason(flat: Path) -> None:
     assert notes["overwrite_output_dir"].startswith("no effect: run.resume says")
     dead = {name for name, note in notes.items() if note.startswith("no effect: ")}
     assert dead == {
+        "torch_dtype",
         "attn_implementation",
         "preprocessing_num_workers",
         "data_seed",

@@ -31,6 +31,9 @@ app = typer.Typer(
 _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer carries since 0.2x
 
 ModelName = Annotated[str, typer.Argument(help="run folder, checkpoint, adapter, hub name, or tiny", metavar="MODEL")]
+MaxFilePixels = Annotated[
+    int | None, typer.Option(min=1, help="refuse pictures of more pixels; by default 100 million")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 
@@ -55,8 +58,14 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    if _is_speaker():
+        print(f"error: {message}", file=sys.stderr)
     return code
+
+
+def _is_speaker() -> bool:
+    """Whether this is the process of a distributed launch that speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _help_line(error: Any) -> str:
@@ -103,7 +112,9 @@ def convert(
     done = convert(format, source, out, split=split, seed=seed, frame=frame, link=link, limit=limit)
     for file in done.files:
         print(file)
-    _say(f"{len(done.records)} records, {len(done.rejected)} rejected")
+    general = sum(record.answer is not None for record in done.records)
+    apart = f" ({general} of them general instructions, without places)" if general else ""
+    _say(f"{len(done.records)} records{apart}, {len(done.rejected)} rejected")
     if done.rejected:
         _say(f"each with its reason: {out.with_suffix('.rejected.jsonl')}")
     if not done.records:
@@ -117,16 +128,21 @@ def export(
     out: Annotated[Path, typer.Argument(help="file to write")],
     family: Annotated[str | None, typer.Option(help="whose frame the boxes are written in")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="visual tokens of one picture")] = None,
+    allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
 ) -> None:
     """Write records in another tool's format, boxes in the frame that tool expects."""
     from groundling.data.export import export
-    from groundling.data.record import read_records
+    from groundling.data.record import scan_records
 
-    done = export(read_records(records), format, out, family=family, max_tokens=max_tokens)
+    scan = scan_records(records, allow_absolute=allow_absolute)
+    done = export(scan.records, format, out, family=family, max_tokens=max_tokens)
     print(done.file)
-    _say(f"{done.written} written, {len(done.rejected)} rejected")
-    for bad in done.rejected[:10]:
+    rejected = [*scan.rejected, *done.rejected]
+    _say(f"{done.written} written, {len(rejected)} rejected")
+    for bad in rejected[:10]:
         _say(f"  {bad.file}:{bad.line}: {bad.reason}")
+    if not done.written:
+        raise RecordError(f"no record of {records} can be written as {format}")
 
 
 @app.command()
@@ -137,6 +153,7 @@ def check(
     to: Annotated[Path | None, typer.Option(help="folder for findings.jsonl")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 for warnings too")] = False,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
+    max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what is wrong with data before a GPU-hour is spent on it."""
@@ -144,6 +161,11 @@ def check(
 
     from groundling.data.check import check, summarize, write_findings
     from groundling.data.record import scan_records
+    from groundling.geometry.images import MAX_PIXELS
+    from groundling.settings import load_settings
+
+    if recipe is not None and max_file_pixels is None:
+        max_file_pixels = load_settings(recipe).images.max_file_pixels
 
     scans = [scan_records(file, allow_absolute=allow_absolute) for file in records]
     everything = [record for scan in scans for record in scan.records]
@@ -152,6 +174,7 @@ def check(
             everything,
             rejected=[bad for scan in scans for bad in scan.rejected],
             budget=_find_budget(recipe, model),
+            max_pixels=max_file_pixels or MAX_PIXELS,
             progress=progress,
         )
     if to is not None:
@@ -209,14 +232,14 @@ def train(
     from groundling.settings import load_settings, read_recipe
 
     load_settings(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
-    if os.environ.get("RANK", "0") == "0":
+    if _is_speaker():
         for note in read_recipe(recipe).notes:
             _say(f"note: {note}")
     with _quiet_libraries():
         from groundling.training.train import train
 
         run = train(recipe, *(overrides or []))
-    if os.environ.get("RANK", "0") == "0":
+    if _is_speaker():
         print(run)
 
 
@@ -228,17 +251,20 @@ def evaluate(
     max_tokens: Annotated[
         int | None, typer.Option(help="another budget of visual tokens than it was trained with")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="questions answered at once")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(help="tokens of one answer, at most")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens of one answer, at most")] = 512,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
+    max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a model every question of a record file and score its boxes."""
     from groundling.data.check import check, usable
     from groundling.data.record import scan_records
+    from groundling.geometry.images import MAX_PIXELS
 
+    limit = max_file_pixels or MAX_PIXELS
     scan = scan_records(records, allow_absolute=allow_absolute)
-    kept = usable(scan.records, check(scan.records))
+    kept = usable(scan.records, check(scan.records, max_pixels=limit))
     set_aside = len(scan.records) + len(scan.rejected) - len(kept)
     if set_aside:
         _say(f"{set_aside} records cannot be used and are left out; `groundling check {records}` tells why")
@@ -247,7 +273,7 @@ def evaluate(
         _say(f"{len(kept) - len(asked)} records are general instructions, without boxes to score, and are left out")
     if not asked:
         raise RecordError(f"no record of {records} can be scored")
-    folder = to or Path("evaluations") / f"{Path(model).name}-{records.stem}"
+    folder = to or Path("evaluations") / f"{'-'.join(Path(model).parts[-2:]).strip('/.')}-{records.stem}"
     with _quiet_libraries():
         from groundling.evaluation.evaluate import evaluate
         from groundling.evaluation.report import report_to_json
@@ -255,7 +281,13 @@ def evaluate(
         grounder = _load(model, max_tokens)
         with _progress("questions") as progress:
             report = evaluate(
-                grounder, asked, folder, batch_size=batch_size, max_new_tokens=max_new_tokens, progress=progress
+                grounder,
+                asked,
+                folder,
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                max_pixels=limit,
+                progress=progress,
             )
     print(json.dumps(report_to_json(report), ensure_ascii=False) if as_json else _describe_scores(report))
     _say(str(folder / "report.html"))
@@ -290,14 +322,17 @@ def predict(
     max_tokens: Annotated[
         int | None, typer.Option(help="another budget of visual tokens than it was trained with")
     ] = None,
+    max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask about pictures; boxes come back in each picture's own upright pixels."""
     with _quiet_libraries():
+        from groundling.geometry.images import MAX_PIXELS
         from groundling.inference.gallery import answer_pictures, find_pictures
 
+        pictures = find_pictures(images)
         grounder = _load(model, max_tokens)
-        answers = answer_pictures(grounder, find_pictures(images), ask, draw=draw)
+        answers = answer_pictures(grounder, pictures, ask, draw=draw, max_pixels=max_file_pixels or MAX_PIXELS)
     for failed in answers.unreadable:
         _say(f"warning: {failed}")
     if as_json:
@@ -353,7 +388,8 @@ def _describe_scores(report: Any) -> str:
     for name, value in report.metrics.items():
         if value == value:  # NaN: applies to no record
             low, high = report.ci95[name]
-            lines.append(f"{name:12} {value:7.3f}  {low:.3f} to {high:.3f}")
+            interval = f"{low:.3f} to {high:.3f}" if low == low else "none from one picture"
+            lines.append(f"{name:12} {value:7.3f}  {interval}")
     for name, scores in report.scores.baselines.items():
         lines.append(f"{name + ' box':12} {scores['acc@0.5']:7.3f}  acc@0.5 of a model that sees nothing")
     return "\n".join([*lines, f"{report.scores.n} questions"])

@@ -481,7 +481,9 @@ def _describe_default(key: str) -> str:
     field = _SETTINGS.get(key)
     if field is None:
         return ""
-    return " (required)" if field.is_required() else f" (by default {_shorten(repr(field.default))})"
+    if field.is_required():
+        return " (required)"
+    return f" (by default {_shorten(repr(field.get_default(call_default_factory=True)))})"
 
 
 def _shorten(text: str) -> str:

@@ -70,8 +70,6 @@ DECIDED: dict[str, str] = {
 _RENAMED: dict[str, str] = {
     "model_name_or_path": "model.name",
     "model_revision": "model.revision",
-    "torch_dtype": "model.dtype",
-    "dtype": "model.dtype",
     "test_data_path": "data.test",
     "test_dataset_name": "data.test",
     "eval_data_path": "data.test",
@@ -97,6 +95,8 @@ _FREEZES: dict[str, str] = {
 }
 
 _WITHOUT_EFFECT: dict[str, str] = {
+    "torch_dtype": "trained weights stay in float32, with bfloat16 arithmetic where train.bf16 says so",
+    "dtype": "trained weights stay in float32, with bfloat16 arithmetic where train.bf16 says so",
     "attn_implementation": "groundling picks the attention that fits its batches",
     "trust_remote_code": "code from a model folder is never run",
     "lora_target_modules": "adapters go on every linear layer of tune.lora.parts",

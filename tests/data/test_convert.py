@@ -347,7 +347,7 @@ def test_every_turn_becomes_a_record_and_answers_without_places_stay_text(horse:
         "As JSON?",
         '{"colour": "brown", "sizes": [1, 2, 3, 4]}',
     )
-    plain = chat("Hello", 'Say {"bbox_2d": [1, 2, 3, 4]}.', image=None, id=0)
+    plain = chat("Hello", "Say [1, 2, 3, 4].", image=None, id=0)
     save_lines(horse, talk, plain)
     conversion = convert("qwen-chat", horse, tmp_path / "r.jsonl", frame="original")
     records = read_records(tmp_path / "r.jsonl")
@@ -359,7 +359,7 @@ def test_every_turn_becomes_a_record_and_answers_without_places_stay_text(horse:
     assert [record.answer for record in records[:3]] == [None] * 3
     assert records[3].answer == "Brown, in the range [1, 2] of the chart [1, 2)."
     assert records[4].answer == '{"colour": "brown", "sizes": [1, 2, 3, 4]}'
-    assert records[5].image is None and records[5].answer == 'Say {"bbox_2d": [1, 2, 3, 4]}.'
+    assert records[5].image is None and records[5].answer == "Say [1, 2, 3, 4]."
 
 
 def test_conversations_of_another_shape_are_set_aside(horse: Path, tmp_path: Path):
@@ -373,12 +373,13 @@ def test_conversations_of_another_shape_are_set_aside(horse: Path, tmp_path: Pat
         {"image": "horse.png"},
         chat("<image>\nwhich?", "x", image=None),
         chat("Hello", " ", image=None),
+        chat("Where?", '{"bbox_2d": [1, 2, 3, 4]}', image=None),
         chat("<image>\nx", "y", conversations=[{"from": "human", "value": 3}, {"from": "gpt", "value": "y"}]),
         chat("<image>\nx", "y", conversations=[{"from": "gpt", "value": "y"}, {"from": "human", "value": "x"}]),
         chat("<image>\nx", '{"bbox_2d": [1, 2, 3, 4]}'),
     )
     conversion = convert("qwen-chat", horse, tmp_path / "r.jsonl", frame="original")
-    assert [bad.line for bad in conversion.rejected] == list(range(1, 11))
+    assert [bad.line for bad in conversion.rejected] == list(range(1, 12))
     assert len(conversion.records) == 1
 
 

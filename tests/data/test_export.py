@@ -126,6 +126,22 @@ def test_records_that_the_tutorials_format_cannot_hold_are_set_aside(horse: Path
     assert "absent.png" in listed[5]["reason"]
 
 
+def test_records_that_check_refuses_are_not_written(horse: Path, tmp_path: Path):
+    outside, sized = record(horse, (5000, 5000, 6000, 6000)), replace(record(horse, BOX), width=100, height=100)
+
+    exported = export([outside, sized, record(horse, BOX)], "tutorial", tmp_path / "out.jsonl")
+
+    assert exported.written == 1
+    reasons = [bad.reason for bad in exported.rejected]
+    assert "5000" in reasons[0] and "100x100" in reasons[1]
+
+
+def test_a_file_that_is_read_is_not_overwritten(horse: Path, tmp_path: Path):
+    source = record(horse, BOX, file=tmp_path / "r.jsonl", line=1)
+    with pytest.raises(SettingsError, match="would be overwritten while it is read"):
+        export([source], "tutorial", tmp_path / "r.jsonl")
+
+
 def test_pictures_elsewhere_are_copied_beside_the_file(horse: Path, tmp_path: Path):
     export([record(horse, BOX)], "tutorial", tmp_path / "out/t.jsonl")
     (name,) = json.loads((tmp_path / "out/t.jsonl").read_text())["image"]

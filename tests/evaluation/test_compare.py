@@ -43,7 +43,10 @@ def test_the_same_answers_differ_by_nothing():
 
     change = comparison.metrics["acc@0.5"]
     assert change == (0.5, 0.5, 0.0, (0.0, 0.0), 1.0)
-    assert comparison.verdict == "no difference that 40 questions can show: acc@0.5 0.00 [0.00, 0.00], p = 1.00"
+    assert (
+        comparison.verdict
+        == "no difference that 40 questions about 40 pictures can show: acc@0.5 0.00 [0.00, 0.00], p = 1.00"
+    )
     assert comparison.warning is None
 
 
@@ -83,7 +86,7 @@ def test_questions_about_one_picture_are_swapped_together():
 def test_a_difference_in_one_of_three_is_none_that_can_be_shown():
     comparison = compare(report([True, False, False]), report([True, True, False]))
 
-    assert comparison.verdict.startswith("no difference that 3 questions can show: acc@0.5 +0.33")
+    assert comparison.verdict.startswith("no difference that 3 questions about 3 pictures can show: acc@0.5 +0.33")
 
 
 def test_questions_without_a_partner_are_counted_and_warned_of():

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft.tuners.lora import LoraModel
 from safetensors.torch import load_file, save_file
 from taught import Taught
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, PreTrainedModel
 
-from groundling.errors import SettingsError
+from groundling.errors import SettingsError, TrainingError
 from groundling.inference.merge import merge
 from groundling.inference.predict import Question, load
 from groundling.model.contract import installed_versions
@@ -70,6 +71,41 @@ def test_a_merged_product_is_rounded_once(adapter_folder: Path, tmp_path: Path):
     saved = load_model(find_checkpoint(str(tmp_path / "out")), dtype=torch.bfloat16)
     for (name, value), (_, rounded) in zip(exact.named_parameters(), saved.named_parameters(), strict=True):
         assert torch.equal(value.bfloat16(), rounded), name
+
+
+def test_a_product_that_is_not_the_adapters_is_refused(
+    taught: Taught, adapter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    right = LoraModel.merge_and_unload
+
+    def wrong(model: LoraModel) -> torch.nn.Module:
+        merged = right(model)
+        torch.nn.init.normal_(merged.get_input_embeddings().weight)
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", wrong)
+
+    with pytest.raises(TrainingError, match=r"sample answers differ .*nothing was written"):
+        merge(str(adapter_folder), tmp_path / "out", questions=questions_of(taught))
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_not_read_back_as_written_are_refused(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save = PreTrainedModel.save_pretrained
+
+    def damage(model: PreTrainedModel, folder: Path) -> None:
+        save(model, folder)
+        weights = load_file(folder / "model.safetensors")
+        next(iter(weights.values())).add_(1)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", damage)
+
+    with pytest.raises(TrainingError, match=r"\d weights were not read back as written"):
+        merge(str(taught.folder), tmp_path / "out")
 
 
 def test_a_run_is_merged_from_its_best_weights(taught: Taught, tmp_path: Path):

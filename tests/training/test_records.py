@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +195,20 @@ def test_no_usable_record_is_refused(recipe: Recipe, scenes: Path, tmp_path: Pat
     data = {"train": str(scenes / "train.jsonl"), part: str(tmp_path / "bad.jsonl")}
     with pytest.raises(gl.SettingsError, match=rf"no record of data\.{part} can be used: 1 errors; the first: "):
         gl.train(recipe(data=data))
+
+
+def test_answers_longer_than_will_be_generated_are_told(recipe: Recipe, scenes: Path, caplog) -> None:
+    gl.train(recipe(data={"test": str(scenes / "test.jsonl")}, train={"max_steps": 1}))
+    assert "evaluate.max_new_tokens is 8, and a true answer in data.test has" in caplog.text
+
+
+def test_what_check_finds_is_told_before_the_training(recipe: Recipe, scenes: Path, tmp_path: Path, caplog) -> None:
+    gl.train(recipe(data={"test": [str(scenes / "train.jsonl")]}, train={"max_steps": 1}))
+    assert "train.jsonl is both trained on and measured on" in caplog.text
+    gl.write_records(gl.read_records(scenes / "train.jsonl"), tmp_path / "copy.jsonl")
+    data = {"test": str(tmp_path / "copy.jsonl"), "allow_absolute": True}
+    gl.train(recipe("other", data=data, train={"max_steps": 1}))
+    assert re.search(r"leak: \d+ findings in the data, listed in", caplog.text)
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------

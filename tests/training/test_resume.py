@@ -124,6 +124,46 @@ def test_a_checkpoint_by_name_starts_a_folder_of_its_own(recipe: Recipe, tmp_pat
         gl.train(file, f"run.resume={whole}/checkpoints/6", f"run.dir={tmp_path}")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [
+        ("optimizer.pt", "the optimizer's state"),
+        ("scheduler.pt", "the schedule's state"),
+        ("rng_*", "the random states"),
+    ],
+)
+def test_a_checkpoint_without_its_state_is_refused(recipe: Recipe, tmp_path: Path, pattern: str, what: str) -> None:
+    run = tmp_path / "run"
+    gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
+    shutil.rmtree(run / "final")
+    next((run / "checkpoints" / "2").glob(pattern)).unlink()
+    with pytest.raises(gl.SettingsError, match=f"2 lacks {what}, so the run cannot go on"):
+        gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
+
+
+def test_another_number_of_processes_is_refused(recipe: Recipe, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
+    shutil.rmtree(run / "final")
+    kept = run / "checkpoints" / "2"
+    (kept / "rng_state.pth").rename(kept / "rng_state_0.pth")
+    shutil.copy(kept / "rng_state_0.pth", kept / "rng_state_1.pth")
+    with pytest.raises(gl.SettingsError, match="written by 2 processes, and now there are 1"):
+        gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
+
+
+def test_a_run_killed_before_its_report_gets_one(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
+    settings = {"data": {"test": str(scenes / "test.jsonl")}, "train": {"max_steps": 2}, "run": {"save_every": 2}}
+    run = gl.train(recipe(**settings))
+    weights = (run / "final" / "model.safetensors").read_bytes()
+    shutil.rmtree(run / "report")
+    gl.train(recipe(**settings))
+    assert (run / "report" / "report.json").is_file()
+    assert (run / "final" / "model.safetensors").read_bytes() == weights
+    with pytest.raises(gl.SettingsError, match="is finished"):
+        gl.train(recipe(**settings))
+
+
 def test_other_records_are_no_continuation(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
     records = gl.read_records(scenes / "train.jsonl")
     gl.write_records(records, scenes / "changing.jsonl")

@@ -246,8 +246,8 @@ def test_warmup_is_a_share_of_the_steps(share: float, steps: int) -> None:
 
 
 def test_unknown_and_refused_arguments_are_told() -> None:
-    with pytest.raises(gl.SettingsError, match=r"trainer\.adam_beta22 is no argument .* the closest is adam_beta"):
-        build_arguments(settings_of(trainer={"adam_beta22": 0.95}))
+    with pytest.raises(gl.SettingsError, match=r"trainer\.adam_beta22; the closest is adam_beta2, trainer\.lerning$"):
+        build_arguments(settings_of(trainer={"adam_beta22": 0.95, "lerning": 2}))
     with pytest.raises(gl.SettingsError, match=r"TrainingArguments refuses the recipe: .*no_such_optimizer"):
         build_arguments(settings_of(trainer={"optim": "no_such_optimizer"}))
 
@@ -257,3 +257,8 @@ def test_bf16_runs_on_a_cpu(recipe: Recipe) -> None:
     losses = [[line["loss"] for line in read_metrics(run)] for run in (exact, rounded)]
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
     assert all(tensor.dtype == torch.float32 for tensor in read_weights(rounded / "final").values())
+
+
+def test_weights_that_are_trained_in_bf16_are_warned_of(recipe: Recipe, caplog) -> None:
+    gl.train(recipe(model={"dtype": "bfloat16"}, train={"max_steps": 1}))
+    assert "model.dtype is bfloat16: steps smaller than 1/256 of a weight are rounded away" in caplog.text

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundling.data.convert import write_rejected
+from groundling.data.check import check
+from groundling.data.convert import refuse_overwriting, rejected_file, write_rejected
 from groundling.data.formats import qwen_chat, tutorial
 from groundling.data.formats.chat import Chat, TextFrame, Turn, declared_frame, resized_to, write_targets
 from groundling.data.pictures import Pictures
@@ -45,22 +47,37 @@ def export(
 
     `max_tokens` is the budget of one picture in visual tokens, needed where the family counts resized pixels. JSONL, or
     a JSON list where `out` ends in .json. Pictures outside its folder are copied to `images` there. Questions stay
-    bare: no prompt is put around them. Extra keys are left out; records that the format cannot hold, and those whose
-    picture cannot be read, go to OUT.rejected.jsonl. SettingsError for options that do not fit.
+    bare: no prompt is put around them. Extra keys are left out; records that the format cannot hold, and those in which
+    `check` finds an error, go to OUT.rejected.jsonl. SettingsError for options that do not fit, and where a file that
+    was read would be overwritten.
     """
     file = Path(out)
+    for source in {record.file for record in records if record.file is not None}:
+        refuse_overwriting(source, [file, rejected_file(file)])
     style = _find_style(format, family, max_tokens)
     pictures = Pictures(file.parent)
     entries: list[dict[str, Any]] = []
     rejected: list[Rejected] = []
-    for record in records:
+    for record, fault in zip(records, find_faults(records), strict=True):
         try:
+            if fault is not None:
+                raise RecordError(fault)
             entries.append(style.write_chat(_chat_of(record, style, pictures)))
         except (RecordError, ImageError) as error:
             rejected.append(Rejected(str(record.file or record.id), record.line, str(error)))
     write_rejected(rejected, file)
     _write_entries(entries, file)
     return Exported(file, len(entries), rejected)
+
+
+def find_faults(records: Sequence[Record]) -> list[str | None]:
+    """What `check` finds wrong with each record, the first error of each; None where there is none."""
+    numbered = [replace(record, id=str(number)) for number, record in enumerate(records)]
+    faults: dict[str | None, str] = {}
+    for finding in check(numbered):
+        if finding.level == "error":
+            faults.setdefault(finding.record, finding.message)
+    return [faults.get(record.id) for record in numbered]
 
 
 def _find_style(format: str, family: str | None, max_tokens: int | None) -> _Style:

@@ -41,7 +41,7 @@ from groundling.evaluation.page import (
     trace,
     write_page,
 )
-from groundling.evaluation.report import Report, write_json
+from groundling.evaluation.report import Report, without_nan, write_json
 
 HEADLINES = ("acc@0.5", "f1@0.5", "none_recall", "parse_rate")  # the first that was measured gives the verdict
 
@@ -102,7 +102,7 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
-        verdict=_verdict(metrics, len(pairs)),
+        verdict=_verdict(metrics, pairs),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
@@ -198,7 +198,7 @@ def _swap_p(old: Marks, new: Marks, seed: int, draws: int) -> np.ndarray:
     return np.where(np.isnan(real), np.nan, as_large / (draws + 1))
 
 
-def _verdict(metrics: dict[str, Change], questions: int) -> str:
+def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair]) -> str:
     """One sentence on the headline metric. It is a difference only where the interval and the p value both say so."""
     name = next((name for name in HEADLINES if not math.isnan(metrics[name].difference)), None)
     if name is None:
@@ -210,7 +210,9 @@ def _verdict(metrics: dict[str, Change], questions: int) -> str:
     numbers = f"{name} {show_change(change.difference, 2)}{interval}, p {p if p.startswith('<') else '= ' + p}"
     if change.p < _SIGNIFICANT and (low > 0 or high < 0):
         return f"{'better' if change.difference > 0 else 'worse'}: {numbers}"
-    return f"no difference that {_count(questions, 'question')} can show: {numbers}"
+    pictures = len({pair.after.record.image for pair in pairs})
+    asked = f"{_count(len(pairs), 'question')} about {_count(pictures, 'picture')}"
+    return f"no difference that {asked} can show: {numbers}"
 
 
 def _count(number: int, noun: str) -> str:
@@ -222,12 +224,13 @@ def _count(number: int, noun: str) -> str:
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     """`{metric: {before, after, difference, ci95, p}}`, and beside the metrics what was compared and what it says."""
-    return {name: change._asdict() for name, change in comparison.metrics.items()} | {
+    value = {name: change._asdict() for name, change in comparison.metrics.items()} | {
         "matched": len(comparison.pairs),
         "unmatched": {"before": comparison.unmatched_before, "after": comparison.unmatched_after},
         "verdict": comparison.verdict,
         "warning": comparison.warning,
     }
+    return without_nan(value)
 
 
 def write_comparison(comparison: Comparison, folder: str | Path) -> None:

@@ -114,7 +114,7 @@ def write_report(report: Report, folder: str | Path) -> None:
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:
     """Write numbers and words as JSON that every reader takes: NaN becomes null."""
-    _write_text(json.dumps(_without_nan(value), ensure_ascii=False, indent=2) + "\n", path)
+    _write_text(json.dumps(without_nan(value), ensure_ascii=False, indent=2) + "\n", path)
 
 
 def _write_text(text: str, path: Path) -> None:
@@ -122,11 +122,12 @@ def _write_text(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The value with None, JSON's null, for each NaN in it."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
@@ -148,7 +149,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "records_sha256": report.records_sha256,
         "versions": report.versions,
     }
-    return _without_nan(value)
+    return without_nan(value)
 
 
 def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) ->
         "truth": prediction.truth.xyxy.tolist(),
         "truth_points": [target.point for target in record.targets if target.point is not None],
     }
-    return _without_nan(row)
+    return without_nan(row)
 
 
 def _relative(image: Path, folder: Path) -> str:

@@ -37,6 +37,7 @@ IMAGE_POLICY: dict[str, str] = {
 """What `open_image` does to every picture, as a checkpoint's contract tells it."""
 
 MAX_PIXELS = 100_000_000  # of one picture, before decoding: 300 MB as RGB; today's phones make up to 200 million
+_RAISE = "raise max_pixels (--max-file-pixels, images.max_file_pixels) if you trust it"
 MAX_ASPECT = 200  # the longer side by the shorter; the families' processors refuse more
 
 # No format that runs a program (EPS), draws vectors, or has no mark of its own to be known by (TGA).
@@ -128,9 +129,7 @@ def _opened(source: Source, max_pixels: int) -> Generator[Image.Image, None, Non
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except Image.DecompressionBombError:
-        raise ImageError(
-            f"{name}: its header claims more than the {max_pixels} pixels allowed; raise max_pixels if you trust it"
-        ) from None
+        raise ImageError(f"{name}: its header claims more than the {max_pixels} pixels allowed; {_RAISE}") from None
     except UnidentifiedImageError:
         raise ImageError(
             f"{name}: no picture of a known kind ({', '.join(FORMATS)}), or its header is damaged"
@@ -209,10 +208,7 @@ def _check_size(size_wh: tuple[int, int], max_pixels: int) -> None:
     if min(size_wh) < 1:
         raise ImageError(f"{width}x{height}: a picture has at least one pixel")
     if width * height > max_pixels:
-        raise ImageError(
-            f"{width}x{height} is {width * height} pixels, more than the {max_pixels} allowed; "
-            "raise max_pixels if you trust it"
-        )
+        raise ImageError(f"{width}x{height} is {width * height} pixels, more than the {max_pixels} allowed; {_RAISE}")
     if max(size_wh) > MAX_ASPECT * min(size_wh):
         raise ImageError(f"{width}x{height} is longer than {MAX_ASPECT} times its shorter side; cut it into pieces")
 

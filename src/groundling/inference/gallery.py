@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundling.errors import ImageError, SettingsError
 from groundling.geometry.draw import Layer, draw_boxes
-from groundling.geometry.images import open_image
+from groundling.geometry.images import MAX_PIXELS, open_image
 from groundling.inference.predict import Answered, Grounder, Question
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".heic", ".heif"}
+PICTURE_SUFFIXES = {
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".jp2"),
+    *(".heic", ".heif"),
+}
 COLORS = ("#f07818", "#2f7ed8", "#2ca25f", "#c51b8a", "#8c6d31", "#17becf")  # one a question
 
 
@@ -57,12 +61,18 @@ class PictureAnswers(NamedTuple):
     unreadable: list[ImageError]
 
 
-def find_pictures(places: Iterable[Path]) -> list[Path]:
-    """Picture files as named, and those of the folders among them, by name. SettingsError where there are none."""
+def find_pictures(places: Sequence[Path]) -> list[Path]:
+    """Picture files as named, and those of the folders among them, by name, hidden ones not.
+
+    SettingsError where there are none, or one that is named is missing.
+    """
+    missing = [str(place) for place in places if not place.exists()]
+    if missing:
+        raise SettingsError(f"no such picture: {', '.join(missing)}")
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            found += sorted(path for path in place.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+            found += sorted(path for path in place.iterdir() if is_picture(path))
         else:
             found.append(place)
     if not found:
@@ -70,42 +80,67 @@ def find_pictures(places: Iterable[Path]) -> list[Path]:
     return found
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file of a folder is taken for a picture, by its name."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
 def answer_pictures(
-    grounder: Grounder, pictures: Sequence[Path], questions: Sequence[str], *, draw: Path | None = None
+    grounder: Grounder,
+    pictures: Sequence[Path],
+    questions: Sequence[str],
+    *,
+    draw: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> PictureAnswers:
     """Every question about every picture; with `draw`, each picture with its boxes in that folder.
 
-    A picture that cannot be read keeps none of the others from being answered.
+    A picture that cannot be read keeps none of the others from being answered. SettingsError where a drawing would
+    take the place of a picture.
     """
-    readable, unreadable = _sort_out(pictures)
+    drawings = {} if draw is None else _name_drawings(pictures, draw)
+    readable, unreadable = _sort_out(pictures, max_pixels)
     asked = [(image, text) for image in readable for text in questions]
-    answers = grounder.answer_each([Question(image, text) for image, text in asked])
+    answers = grounder.answer_each([Question(image, text) for image, text in asked], max_pixels=max_pixels)
     found = [PictureAnswer(image, text, answered) for (image, text), answered in zip(asked, answers, strict=True)]
-    if draw is not None:
-        for number, image in enumerate(readable):
-            draw_answers(image, found[number * len(questions) : (number + 1) * len(questions)], draw)
+    for number, image in enumerate(readable if draw is not None else []):
+        own = found[number * len(questions) : (number + 1) * len(questions)]
+        draw_answers(image, own, drawings[image], max_pixels)
     return PictureAnswers(found, unreadable)
 
 
-def draw_answers(image: Path, answers: Sequence[PictureAnswer], folder: Path) -> Path:
-    """The picture with its answers' boxes, a colour a question, labelled, as a PNG in `folder`; returns that file."""
+def _name_drawings(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """A PNG of its own in `folder` for each picture, named after it; a number follows where two have one name."""
+    originals = {picture.resolve() for picture in pictures}
+    drawings: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for picture in dict.fromkeys(pictures):
+        numbered = (f"{picture.stem}-{number}.png" for number in count(2))
+        name = next(name for name in chain([f"{picture.stem}.png"], numbered) if name not in taken)
+        if (folder / name).resolve() in originals:
+            raise SettingsError(f"the drawing {folder / name} would overwrite a picture; choose another folder")
+        taken.add(name)
+        drawings[picture] = folder / name
+    return drawings
+
+
+def draw_answers(image: Path, answers: Sequence[PictureAnswer], file: Path, max_pixels: int = MAX_PIXELS) -> None:
+    """Write the picture with its answers' boxes, a colour a question, labelled, as a PNG."""
     layers: list[Layer] = []
     for number, one in enumerate(answers):
         boxes = one.found.answer.boxes
         labels = [label or one.question for label in one.found.answer.labels[: len(boxes)]]
         layers.append(Layer(boxes, COLORS[number % len(COLORS)], labels))
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{image.stem}.png"
-    draw_boxes(open_image(image), layers).save(file)
-    return file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draw_boxes(open_image(image, max_pixels=max_pixels), layers).save(file)
 
 
-def _sort_out(pictures: Sequence[Path]) -> tuple[list[Path], list[ImageError]]:
+def _sort_out(pictures: Sequence[Path], max_pixels: int) -> tuple[list[Path], list[ImageError]]:
     readable: list[Path] = []
     unreadable: list[ImageError] = []
     for path in pictures:
         try:
-            open_image(path)
+            open_image(path, max_pixels=max_pixels)
         except ImageError as error:
             unreadable.append(error)
         else:

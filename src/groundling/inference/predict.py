@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from groundling.dialect.answer import Answer, read_answer
+from groundling.errors import SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import MAX_PIXELS, Source, open_image
 from groundling.inference.batch import Sample, encode_question
@@ -86,6 +87,8 @@ class Grounder:
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Answered]:
         """As `predict_many`, a few batches at a time: of those the resized pictures are held, of one the original."""
+        if batch_size < 1 or max_new_tokens < 1:
+            raise SettingsError(f"batch_size is {batch_size} and max_new_tokens {max_new_tokens}; both start at 1")
         for start in range(0, len(questions), batch_size * BATCHES_AT_ONCE):
             group = questions[start : start + batch_size * BATCHES_AT_ONCE]
             asked = [self._ask(question, max_pixels) for question in group]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 
 from groundling.errors import GroundlingError, SettingsError
 from groundling.model.load import WANTED_FILES
@@ -83,7 +84,12 @@ def find_resume(settings: Settings) -> Path | None:
     if not whole and not any((run / kept).is_dir() for kept in ("best", "final")):
         return None
     _refuse_other_recipe(run, settings)
-    _refuse_finished(run)
+    has_report = (run / "report" / "report.json").is_file() or not settings.data.test
+    if has_report or not whole:
+        _refuse_finished(run)
+    if whole:
+        refuse_incomplete(whole[-1])
+        _refuse_other_count(whole[-1])
     return whole[-1] if whole else None
 
 
@@ -91,6 +97,7 @@ def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
     """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way."""
     if not (checkpoint / STATE_FILE).is_file():
         raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
+    refuse_incomplete(checkpoint)
     if is_empty:
         return checkpoint
     _refuse_finished(run)
@@ -106,6 +113,32 @@ def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
             "move them away, or go on in another run.dir"
         )
     return checkpoint
+
+
+def refuse_incomplete(checkpoint: Path) -> None:
+    """SettingsError where the state of optimizer, schedule or chance is gone: what went on would be another run."""
+    kinds = {
+        "the optimizer's state": ("optimizer*", "global_step*"),  # the latter is DeepSpeed's
+        "the schedule's state": ("scheduler.pt", "global_step*"),
+        "the random states": ("rng_state*.pth",),
+    }
+    lost = [what for what, patterns in kinds.items() if not any(any(checkpoint.glob(each)) for each in patterns)]
+    if lost:
+        raise SettingsError(
+            f"{checkpoint} lacks {' and '.join(lost)}, so the run cannot go on from it as it was; "
+            f"remove that folder to go on from an earlier one, or start a new run from its weights "
+            f"(model.name={checkpoint})"
+        )
+
+
+def _refuse_other_count(checkpoint: Path) -> None:
+    """SettingsError where as many processes as now would not see the batches that the run began with."""
+    before, now = len(list(checkpoint.glob("rng_state*.pth"))), PartialState().num_processes
+    if before != now:
+        raise SettingsError(
+            f"{checkpoint} was written by {before} processes, and now there are {now}: a step would see other records; "
+            f"launch as many as before, or name the checkpoint (run.resume={checkpoint}) and another run.dir"
+        )
 
 
 def _refuse_finished(run: Path) -> None:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 
 from groundling.data.record import Record
-from groundling.errors import SettingsError
+from groundling.errors import GroundlingError, SettingsError
 from groundling.evaluation.evaluate import predict_records
 from groundling.evaluation.metrics import Prediction
 from groundling.inference.predict import Grounder
@@ -30,10 +30,20 @@ _ENGINES = {
 
 
 def from_main_process(make: Callable[[], Made]) -> Made:
-    """What `make` gives on the main process, on every process."""
+    """What `make` gives on the main process, on every process; an error of groundling's that it raises is, too."""
     state = PartialState()
-    made = make() if state.is_main_process else None
-    return made if state.num_processes == 1 else broadcast_object_list([made])[0]  # type: ignore[return-value]
+    if state.num_processes == 1:
+        return make()
+    made: Made | GroundlingError | None = None
+    if state.is_main_process:
+        try:
+            made = make()
+        except GroundlingError as error:
+            made = error
+    told = broadcast_object_list([made])[0]
+    if isinstance(told, GroundlingError):
+        raise told
+    return told  # type: ignore[return-value]
 
 
 def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settings) -> list[Prediction]:

@@ -21,7 +21,7 @@ from groundling.evaluation.metrics import METRICS, Prediction, mark
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image, read_frame
-from groundling.inference.batch import Sample, encode_question, encode_seen, encode_words, pack_row
+from groundling.inference.batch import IGNORED, Sample, encode_question, encode_seen, encode_words, pack_row
 from groundling.model.processor import Patches, Processor
 from groundling.settings import Settings
 
@@ -145,15 +145,26 @@ def find_too_long(records: Sequence[Record], processor: Processor, settings: Set
 
 
 def count_tokens(record: Record, processor: Processor, max_pixels: int) -> int:
-    """Tokens of a record's sample, from the picture's header alone."""
+    """Tokens of a record's sample."""
+    return len(_expect_sample(record, processor, max_pixels).input_ids)
+
+
+def longest_answer(records: Sequence[Record], processor: Processor, max_pixels: int) -> int:
+    """Tokens of the longest true answer, its end token counted; 0 without records."""
+    samples = (_expect_sample(record, processor, max_pixels) for record in records)
+    return max((sum(label != IGNORED for label in sample.labels) for sample in samples), default=0)
+
+
+def _expect_sample(record: Record, processor: Processor, max_pixels: int) -> Sample:
+    """A record's sample without its pixels, from the picture's header alone."""
     if record.image is None:
-        return len(encode_words(processor, record, None).input_ids)
+        return encode_words(processor, record, None)
     original = read_frame(record.image, max_pixels=max_pixels)
-    return len(encode_seen(processor, record, original, processor.expect(original)).input_ids)
+    return encode_seen(processor, record, original, processor.expect(original))
 
 
 def write_set_aside(gathered: Gathered, file: Path) -> int:
-    """One line for each reason why a record is not trained on or measured, with its place; returns how many."""
+    """One line for each reason why a record is not trained on or measured, with its place; returns how many records."""
     lines: list[dict[str, Any]] = [
         {"file": bad.file, "line": bad.line, "record": bad.record, "code": bad.code, "reason": bad.message}
         for bad in gathered.findings
@@ -163,7 +174,7 @@ def write_set_aside(gathered: Gathered, file: Path) -> int:
         place = {"file": str(record.file), "line": record.line, "record": record.id}
         lines.append(place | {"code": "too_long", "reason": f"{tokens} tokens, more than data.max_length"})
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    return len(lines)
+    return len({(line["file"], line["line"], line["record"]) for line in lines})
 
 
 # ---- samples ---------------------------------------------------------------------------------------------------

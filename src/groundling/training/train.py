@@ -6,12 +6,14 @@ import dataclasses
 import gc
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
@@ -41,11 +43,13 @@ from groundling.training.records import (
     Gathered,
     choose_sample,
     gather_records,
+    longest_answer,
     refuse_unmeasurable,
     write_set_aside,
 )
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
+from groundling.tutorial_recipe import DECIDED, OWNED
 
 _BELOW_ONE = math.nextafter(1, 0)  # transformers takes a warmup_steps below 1 as a share of the steps
 
@@ -72,6 +76,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
     start_run_folder(settings, processor.contract, records)
+    _warn_of_short_answers(records.test, processor, settings)
 
     if resume is not None and is_at_end(resume, settings):
         finish_from(resume, settings.run.dir)
@@ -97,10 +102,12 @@ def build_arguments(settings: Settings) -> TrainingArguments:
     SettingsError for a name in that block that TrainingArguments does not have, and for what it refuses.
     """
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    for name in sorted(settings.trainer.keys() - known):
-        closest = closest_name(name, known)
-        hint = f"; the closest is {closest}" if closest else ""
-        raise SettingsError(f"trainer.{name} is no argument of transformers' TrainingArguments{hint}")
+    unknown = sorted(settings.trainer.keys() - known)
+    if unknown:
+        free = known - OWNED.keys() - DECIDED.keys()
+        closest = {name: closest_name(name, free) for name in unknown}
+        lines = [f"trainer.{name}{f'; the closest is {near}' if near else ''}" for name, near in closest.items()]
+        raise SettingsError(f"no argument of transformers' TrainingArguments: {', '.join(lines)}")
     try:
         arguments = TrainingArguments(**_own_arguments(settings, known) | settings.trainer)
     except (ValueError, TypeError, ImportError) as error:
@@ -210,6 +217,12 @@ def build_model(base: Checkpoint, settings: Settings, resume: Path | None) -> Pr
 def _training_dtype(settings: Settings) -> torch.dtype:
     """Trained weights stay in float32, with bf16 arithmetic by autocast; frozen ones under adapters need only bf16."""
     if settings.model.dtype != "auto":
+        has_masters = PartialState().distributed_type == DistributedType.DEEPSPEED  # in float32, of its own
+        if settings.model.dtype == "bfloat16" and settings.tune.method == "full" and not has_masters:
+            log.warning(
+                "model.dtype is bfloat16: steps smaller than 1/256 of a weight are rounded away, so a full training "
+                "at a small learning rate hardly changes it; leave it at auto, with train.bf16 for fast arithmetic"
+            )
         return torch.float32 if settings.model.dtype == "float32" else torch.bfloat16
     return torch.bfloat16 if settings.tune.method == "lora" and torch.cuda.is_available() else torch.float32
 
@@ -269,10 +282,31 @@ def start_run_folder(settings: Settings, contract: Contract, records: Gathered) 
         (run / RECIPE_FILE).write_text(settings.to_yaml(), encoding="utf-8")
         write_contract(contract, run)
         write_findings(records.findings, run)
-        set_aside = write_set_aside(records, run / "set-aside.jsonl")
-        if set_aside:
-            log.warning("%d records are set aside, each with its reason: %s", set_aside, run / "set-aside.jsonl")
+        _tell_findings(records, settings)
     PartialState().wait_for_everyone()
+
+
+def _tell_findings(records: Gathered, settings: Settings) -> None:
+    """How many records are set aside, and what else was found in the data, one line each."""
+    run = settings.run.dir
+    set_aside = write_set_aside(records, run / "set-aside.jsonl")
+    if set_aside:
+        log.warning("%d records are set aside, each with its reason: %s", set_aside, run / "set-aside.jsonl")
+    shared = {source.path.resolve() for source in settings.data.train} & {path.resolve() for path in settings.data.test}
+    for file in sorted(shared):
+        log.warning("%s is both trained on and measured on: its scores tell what was learned by heart", file)
+    warnings = Counter(finding.code for finding in records.findings if finding.level == "warning")
+    for code, count in warnings.most_common():
+        log.warning("%s: %d findings in the data, listed in %s", code, count, run / "findings.jsonl")
+
+
+def _warn_of_short_answers(test: Sequence[Record], processor: Processor, settings: Settings) -> None:
+    longest = longest_answer(test, processor, settings.images.max_file_pixels)
+    if longest > settings.evaluate.max_new_tokens:
+        log.warning(
+            "evaluate.max_new_tokens is %d, and a true answer in data.test has %d tokens: such answers are cut short",
+            *(settings.evaluate.max_new_tokens, longest),
+        )
 
 
 def show_first_batch(trainer: GroundingTrainer) -> None:

@@ -200,6 +200,8 @@ def _read_turn(turn: Turn, blank: Found, original: Frame | None, frame: TextFram
     try:
         if not turn.answer.strip():
             raise RecordError("the answer is empty")
+        if original is None and any(mark in turn.answer for mark in _MARKS):
+            raise RecordError(f"the answer {turn.answer[:200]!r} names a place, and there is no picture")
         targets = None if original is None else read_targets(turn.answer, original, frame)
     except GroundlingError as error:
         return Rejected(str(blank.file), blank.line, str(error))
