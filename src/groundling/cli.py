@@ -45,7 +45,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
-        code = _fail(f"{error.format_message()}\nTry `{_help_line(error)}`.", 2)
+        code = _fail_use(error)
     except TrainingError as error:
         code = _fail(str(error), 1)
     except GroundlingError as error:
@@ -55,6 +55,13 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail_use(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # `groundling` alone: its message is the help
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    return _fail(f"{error.format_message()}\nTry `{_help_line(error)}`.", 2)
 
 
 def _fail(message: str, code: int) -> int:

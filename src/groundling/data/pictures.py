@@ -53,7 +53,8 @@ class Pictures:
         linked = source.absolute() if self.link and isinstance(source, Path) else None
         if (identity, linked) not in self._kept:
             frame = Frame(*open_image(source).size)
-            path = linked or self._write(content, f"{_safe_stem(name)}{identity[:12]}{_suffix(content, name)}")
+            mark = identity[:12]
+            path = linked or self._write(content, f"{_safe_stem(name, mark)}{mark}{_suffix(content, name)}")
             self._kept[identity, linked] = Picture(path, frame, identity)
         return self._kept[identity, linked]
 
@@ -73,8 +74,10 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _safe_stem(name: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", re.split(r"[/\\]", name)[-1].rpartition(".")[0])[:60].strip("_-")
+def _safe_stem(name: str, mark: str) -> str:
+    """What of a file's name can stand in another, without the mark that an earlier copying gave it."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", re.split(r"[/\\]", name)[-1].rpartition(".")[0])
+    stem = stem.removesuffix(mark)[:60].strip("_-")
     return f"{stem}-" if stem else ""
 
 

@@ -118,7 +118,10 @@ def _find_base(base: str, adapter: Path) -> Checkpoint:
             raise ContractError(f"{adapter} is an adapter of another one, {base}; `groundling merge` that one first")
         return find_checkpoint(base, revision=revision)
     except SettingsError as error:
-        raise SettingsError(f"{adapter} is an adapter, and the model it sits on cannot be found: {error}") from None
+        raise SettingsError(
+            f"{adapter} is an adapter, and the model it sits on cannot be found: {error} "
+            "(if it has moved, set base_model_name_or_path in adapter_config.json)"
+        ) from None
 
 
 def _check_parts(contract: Contract, folder: Path) -> None:

@@ -104,10 +104,15 @@ def _first(errors: Sequence[Finding]) -> str:
 
 
 def mix_records(groups: Sequence[Sequence[Record]], weights: Sequence[float], *, seed: int) -> list[Record]:
-    """The records of all groups, each group's as often as its weight says: 2 is twice each, 0.5 a seeded half."""
+    """The records of all groups, each group's as often as its weight says: 2 is twice each, 0.5 a seeded half.
+
+    SettingsError for a weight that leaves none of them.
+    """
     mixed: list[Record] = []
     for number, (records, weight) in enumerate(zip(groups, weights, strict=True)):
         whole, rest = divmod(round(weight * len(records)), max(1, len(records)))
+        if records and not whole and not rest:
+            raise SettingsError(f"data.train: a weight of {weight} leaves none of the {len(records)} records of a file")
         chosen = np.random.default_rng([seed, number]).permutation(len(records))[:rest]
         mixed += [*records] * whole + [records[index] for index in sorted(chosen.tolist())]
     return mixed
