@@ -69,6 +69,7 @@ class GroundingTrainer(Trainer):
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
             data_collator=partial(join_samples, processor=processor),
         )
+        self.records = train
         self.processor = processor
         self.settings = settings
         self.test = test
@@ -112,8 +113,7 @@ class GroundingTrainer(Trainer):
         train = self.settings.train
         step = train.batch_size * train.accumulate * self.args.world_size
         most = min(train.batch_size, max(1, int(step * MOST_OF_A_STEP))) if train.share_pictures else 1
-        records = train_dataset.records if train_dataset is not None else self.train_dataset.records
-        return RowSampler(records, batch_size=train.batch_size, most=most, seed=train.seed)
+        return RowSampler(self.records, batch_size=train.batch_size, most=most, seed=train.seed)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters for each learning rate, `train.learning_rate` first: that of the first is logged."""
