@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 
+from groundling.evaluation.report import read_report
+from groundling.inference.predict import load
 from groundling.model.load import TINY_FOLDER, find_checkpoint, load_model
 from groundling.tiny.build import build_processor
-from groundling.tiny.demo import draw_records
+from groundling.tiny.demo import draw_records, run_demo
+from groundling.tiny.exam import examine
 from groundling.tiny.pretrain import pretrain
+from groundling.tiny.scenes import draw_screen
 
 
 def test_the_weights_are_small_and_load_strictly() -> None:
     assert sum(file.stat().st_size for file in TINY_FOLDER.iterdir()) <= 4_000_000
     model = load_model(find_checkpoint("tiny"), dtype=torch.float32)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 496_192
+    assert sum(parameter.numel() for parameter in model.parameters()) == 515_520
 
 
 def test_its_contract_is_the_one_it_was_built_with() -> None:
     assert find_checkpoint("tiny").contract == build_processor().contract
+
+
+def test_it_finds_shapes_on_scenes_that_it_has_never_seen() -> None:
+    scores = examine(load("tiny"))
+    assert scores.n == 400
+    assert scores.metrics["acc@0.5"] >= 0.90
+    assert scores.metrics["parse_rate"] == 1.0
+
+
+@pytest.mark.parametrize("question", ["the flag icon", "zebra", "Where would you sit?", "this qwxyz please"])
+def test_it_answers_in_form_to_words_that_it_does_not_know(question: str) -> None:
+    answer = load("tiny").predict(draw_screen(np.random.default_rng(0)).picture, question)
+    assert answer.flaw is None and len(answer.boxes) >= 1, answer.text
+
+
+@pytest.mark.slow
+def test_the_demo_teaches_it_what_it_did_not_know(tmp_path: Path) -> None:
+    started = time.process_time()
+    page = run_demo(tmp_path)
+    assert time.process_time() - started <= 600
+    before, after = (read_report(tmp_path / name) for name in ("before", "run/report"))
+    assert before.metrics["acc@0.5"] <= 0.30 and after.metrics["acc@0.5"] >= 0.70
+    assert before.ci95["acc@0.5"][1] < after.ci95["acc@0.5"][0], "the intervals are apart"
+    assert page.read_text(encoding="utf-8").count("data:image") >= 20
 
 
 def test_the_schooling_is_repeatable(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from groundling.data.check import check, summarize
 from groundling.data.record import Record, Target, read_records, write_records
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 def run_demo(to: Path) -> Path:
     """Do the whole job in the folder `to`, made anew; returns the page that shows before and after."""
+    torch.set_num_threads(1)  # so small a model takes as long with two, and twice the CPU seconds
     for name in ("images", "run", "before", "comparison", "drawn", "merged"):
         shutil.rmtree(to / name, ignore_errors=True)
     log.info("drawing %d screens with icons", TRAIN_PICTURES + TEST_PICTURES)
