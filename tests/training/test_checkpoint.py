@@ -39,6 +39,8 @@ def begin_run(run: Path, *steps: int, **sections: Any) -> Settings:
         folder.mkdir(parents=True)
         state = {"global_step": step, "max_steps": 12, "log_history": []}
         (folder / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+        for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            (folder / name).touch()
     return settings
 
 
@@ -75,6 +77,9 @@ def test_a_run_that_kept_nothing_starts_again_by_whatever_recipe(tmp_path: Path)
 def test_a_finished_run_is_refused(tmp_path: Path) -> None:
     settings = begin_run(tmp_path / "run", 12)
     (tmp_path / "run" / "final").mkdir()
+    assert find_resume(settings) == tmp_path / "run" / "checkpoints" / "12", "its report is still to be written"
+    (tmp_path / "run" / "report").mkdir()
+    (tmp_path / "run" / "report" / "report.json").touch()
     with pytest.raises(SettingsError, match=r"run is finished: its weights are in .*final; choose another run\.dir"):
         find_resume(settings)
 

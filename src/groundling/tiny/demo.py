@@ -51,6 +51,8 @@ def run_demo(to: Path) -> Path:
     after = read_report(run / "report")
     comparison = compare(before, after)
     write_comparison(comparison, to / "comparison")
+    for name, report in (("before", before), ("after", after)):
+        log.info("%s: acc@0.5 %.3f [%.3f, %.3f]", name, report.metrics["acc@0.5"], *report.ci95["acc@0.5"])
     log.info("%s", comparison.verdict)
 
     pictures = [record.image for record in test[:: max(1, len(test) // 4)] if record.image is not None][:4]
