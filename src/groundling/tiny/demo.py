@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,24 @@ def run_demo(to: Path) -> Path:
         log.info("%s: acc@0.5 %.3f [%.3f, %.3f]", name, report.metrics["acc@0.5"], *report.ci95["acc@0.5"])
     log.info("%s", comparison.verdict)
 
-    pictures = [record.image for record in test[:: max(1, len(test) // 4)] if record.image is not None][:4]
-    answer_pictures(load(str(run)), pictures, ["the star icon", "the house icon"], draw=to / "drawn")
-    merged = merge(str(run), to / "merged", questions=[Question(picture, "the star icon") for picture in pictures])
+    asked = ["the star icon", "the house icon"]
+    pictures = pictures_of_all(test, asked)[:4]
+    answer_pictures(load(str(run)), pictures, asked, draw=to / "drawn")
+    questions = [Question(picture, question) for picture in pictures for question in asked]
+    merged = merge(str(run), to / "merged", questions=questions)
     log.info(
         "merged to %s: %d of %d sample answers the same to the letter", *(merged.folder, merged.same, merged.asked)
     )
     return to / "comparison" / "comparison.html"
+
+
+def pictures_of_all(records: Sequence[Record], questions: Sequence[str]) -> list[Path]:
+    """The pictures about which every one of these questions is asked."""
+    asked: dict[Path, set[str]] = {}
+    for record in records:
+        if record.image is not None:
+            asked.setdefault(record.image, set()).add(record.question)
+    return [image for image, found in asked.items() if found.issuperset(questions)]
 
 
 def recipe_paths(to: Path) -> list[str]:

@@ -8,6 +8,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -310,11 +311,11 @@ def _warn_of_short_answers(test: Sequence[Record], processor: Processor, setting
 
 
 def show_first_batch(trainer: GroundingTrainer) -> None:
-    """Draw the first samples as the model will see them."""
+    """Draw the first samples of the first row as the model will see them."""
     run, dataset = trainer.settings.run, trainer.train_dataset
-    count = min(len(dataset), run.pictures)  # type: ignore[arg-type]
-    if trainer.is_world_process_zero() and count:
-        samples: list[Any] = [dataset[index] for index in range(count)]  # type: ignore[index]
+    indices = list(islice(trainer.row_sampler(), min(run.pictures, trainer.settings.train.batch_size)))
+    if trainer.is_world_process_zero() and indices:
+        samples: list[Any] = [dataset[index] for index in indices]  # type: ignore[index]
         draw_first_batch(samples, trainer.processor, run.dir / "samples" / "first-batch.jpg")
 
 

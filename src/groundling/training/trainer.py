@@ -107,9 +107,11 @@ class GroundingTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        """Questions about one picture side by side, unless the recipe's `trainer` block has another way of sampling."""
-        if self.args.train_sampling_strategy != "random":
-            return super()._get_train_sampler(train_dataset)
+        is_ours = self.args.train_sampling_strategy == "random"  # else the recipe's `trainer` block has another way
+        return self.row_sampler() if is_ours else super()._get_train_sampler(train_dataset)
+
+    def row_sampler(self) -> RowSampler:
+        """The order of the first epoch's records, questions about one picture side by side."""
         train = self.settings.train
         step = train.batch_size * train.accumulate * self.args.world_size
         most = min(train.batch_size, max(1, int(step * MOST_OF_A_STEP))) if train.share_pictures else 1
