@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,9 +78,11 @@ def test_another_engine_than_asked_for_is_refused(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shapes and words, a recipe, and its run in one process (`one`)."""
+    """Shapes, each asked about twice, and words, a recipe, and its run in one process (`one`)."""
     folder = tmp_path_factory.mktemp("distributed")
-    shapes = draw_records(folder / "images", "train", count=20, seed=1)
+    once = draw_records(folder / "images", "train", count=10, seed=1)
+    again = [replace(record, question=f"find {record.question}", id=f"{record.id}-again") for record in once]
+    shapes = [*once, *again]  # two questions a picture, which a row lets share it
     words = [gl.Record(question="count", image=None, answer=" ".join(map(str, range(end)))) for end in (2, 4, 8, 16)]
     mixed = [record for number in range(4) for record in (*shapes[5 * number : 5 * number + 5], words[number])]
     gl.write_records(mixed, folder / "train.jsonl")
@@ -87,7 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = {
         "model": {"name": "tiny"},
         "data": {"train": str(folder / "train.jsonl"), "test": str(folder / "test.jsonl")},
-        "train": {"batch_size": 4, "max_steps": 12, "learning_rate": 1e-4, "bf16": False},
+        "train": {"batch_size": 8, "max_steps": 12, "learning_rate": 1e-4, "bf16": False},
         "evaluate": {"every": 6, "max_new_tokens": 40, "metric": "miou"},
         "run": {"dir": str(folder / "one"), "log_every": 2},
     }
@@ -133,7 +136,7 @@ def config_file(engine: str) -> list[str]:
 
 
 def halved(recipe: Path, run_dir: Path) -> list[str]:
-    return [str(recipe), "train.batch_size=2", f"run.dir={run_dir}"]
+    return [str(recipe), "train.batch_size=4", f"run.dir={run_dir}"]
 
 
 def check_like_one(folder: Path, run_dir: Path) -> None:

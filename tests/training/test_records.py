@@ -28,7 +28,7 @@ from groundling.training.records import (
     RowSampler,
     choose_sample,
     count_tokens,
-    fill_rows,
+    fill,
     gather_records,
     group_questions,
     join_samples,
@@ -233,8 +233,12 @@ def test_only_a_row_of_words_alone_gets_a_blank_picture(tiny_processor: Processo
 @given(images=st.lists(st.sampled_from("abcdefg"), max_size=60), size=st.integers(1, 9), most=st.integers(1, 9))
 def test_an_epoch_has_every_record_once_and_no_row_is_owned(images: list[str], size: int, most: int) -> None:
     records = [gl.Record("q", Path(image)) for image in images]
-    order = list(RowSampler(records, batch_size=size, most=most, seed=1))
+    order = list(RowSampler(records, step_size=2 * size, batch_size=size, most=most, seed=1))
     assert sorted(order) == list(range(len(images)))
+    whole = list(RowSampler(records, step_size=2 * size, batch_size=2 * size, most=most, seed=1))
+    for start in range(0, len(images), 2 * size):
+        step = slice(start, start + 2 * size)
+        assert sorted(order[step]) == sorted(whole[step]), "a step holds the same records however it is cut"
     groups = group_questions([Path(image) for image in images], most, np.random.default_rng(0))
     assert all(len(group) <= most and len({images[index] for index in group}) == 1 for group in groups)
 
@@ -245,16 +249,17 @@ def test_records_without_a_picture_stand_alone() -> None:
 
 
 def test_groups_keep_within_their_rows_where_that_is_possible() -> None:
-    assert fill_rows([[0, 1, 2], [3, 4], [5], [6, 7]], 4) == [0, 1, 2, 5, 3, 4, 6, 7]
-    assert fill_rows([[0, 1, 2], [3, 4]], 4) == [0, 1, 2, 3, 4]
-    assert fill_rows([[0, 1, 2, 3, 4]], 2) == [0, 1, 2, 3, 4]
+    assert fill([[0, 1, 2], [3, 4], [5], [6, 7]], 4) == [[[0, 1, 2], [5]], [[3, 4], [6, 7]]]
+    assert fill([[0, 1, 2], [3, 4]], 4) == [[[0, 1, 2], [3]], [[4]]]
+    assert fill([[0, 1, 2, 3, 4]], 2) == [[[0, 1]], [[2, 3]], [[4]]]
+    assert fill([], 2) == []
 
 
 def test_an_order_depends_on_seed_and_epoch_alone() -> None:
     records = [gl.Record("q", Path(f"{number % 20}.png")) for number in range(60)]
 
     def order(seed: int, epoch: int) -> list[int]:
-        sampler = RowSampler(records, batch_size=8, most=2, seed=seed)
+        sampler = RowSampler(records, step_size=8, batch_size=8, most=2, seed=seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 

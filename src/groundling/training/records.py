@@ -223,14 +223,16 @@ class RecordDataset(Dataset[Sample]):
 
 
 class RowSampler(Sampler[int]):
-    """Every record once an epoch, questions about one picture side by side in a row of `batch_size` records.
+    """Every record once an epoch, questions about one picture side by side in the rows of an optimizer step.
 
-    Of one picture a row holds `most` questions at most, so that none owns a step; 1 is a plain shuffle. The order
-    depends on seed and epoch alone.
+    A step of `step_size` records comes in rows of `batch_size`, over all devices and accumulated batches; it holds the
+    same records however it is cut into rows. Of one picture a step takes `most` questions together, so that none owns
+    it; 1 is a plain shuffle. The order depends on seed and epoch alone.
     """
 
-    def __init__(self, records: Sequence[Record], *, batch_size: int, most: int, seed: int) -> None:
+    def __init__(self, records: Sequence[Record], *, step_size: int, batch_size: int, most: int, seed: int) -> None:
         self.images = [record.image for record in records]
+        self.step_size = step_size
         self.batch_size = batch_size
         self.most = most
         self.seed = seed
@@ -244,8 +246,9 @@ class RowSampler(Sampler[int]):
         return len(self.images)
 
     def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        return iter(fill_rows(group_questions(self.images, self.most, rng), self.batch_size))
+        groups = group_questions(self.images, self.most, np.random.default_rng([self.seed, self.epoch]))
+        rows = (row for step in fill(groups, self.step_size) for row in fill(step, self.batch_size))
+        return (index for row in rows for group in row for index in group)
 
 
 def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Generator) -> list[list[int]]:
@@ -262,19 +265,25 @@ def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Gen
     return [groups[place] for place in rng.permutation(len(groups))]
 
 
-def fill_rows(groups: Sequence[list[int]], size: int) -> list[int]:
-    """The groups one after another, brought forward from a little further on where that keeps one within its row."""
-    waiting, order = deque(groups), list[int]()
+def fill(groups: Sequence[list[int]], size: int) -> list[list[list[int]]]:
+    """The groups in bins of `size` members, the last of what is left.
+
+    One that does not fit whole waits, if one a little further on does; where none does, it is cut.
+    """
+    waiting, bins, room = deque(groups), list[list[list[int]]](), 0
     while waiting:
-        room = size - len(order) % size
+        if not room:
+            bins.append([])
+            room = size
         fitting = (place for place, group in enumerate(islice(waiting, LOOK_AHEAD)) if len(group) <= room)
         place = next(fitting, 0)
         group = waiting[place]
         del waiting[place]
-        order += group[:room]
+        bins[-1].append(group[:room])
         if group[room:]:
             waiting.appendleft(group[room:])
-    return order
+        room -= len(bins[-1][-1])
+    return bins
 
 
 def join_samples(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:

@@ -114,8 +114,8 @@ class GroundingTrainer(Trainer):
         """The order of the first epoch's records, questions about one picture side by side."""
         train = self.settings.train
         step = train.batch_size * train.accumulate * self.args.world_size
-        most = min(train.batch_size, max(1, int(step * MOST_OF_A_STEP))) if train.share_pictures else 1
-        return RowSampler(self.records, batch_size=train.batch_size, most=most, seed=train.seed)
+        most = max(1, int(step * MOST_OF_A_STEP)) if train.share_pictures else 1
+        return RowSampler(self.records, step_size=step, batch_size=train.batch_size, most=most, seed=train.seed)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters for each learning rate, `train.learning_rate` first: that of the first is logged."""
