@@ -355,6 +355,18 @@ def test_an_adapter_comes_on_its_base(adapter_folder: Path, tiny_model_folder: P
     assert len(trainable) == len(stored)
 
 
+def test_loading_an_adapter_on_the_bundled_model_asks_nobody(tmp_path: Path, monkeypatch):
+    base = find_checkpoint("tiny")
+    tuned = add_adapter(load(base), Adapter(2, 8, 0.0, ("language",)), family="qwen2_5_vl", base="tiny")
+    tuned.save_pretrained(tmp_path, save_embedding_layers=False)
+    asked: list[object] = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *names: asked.append(names))
+
+    load(find_checkpoint(str(tmp_path)))
+
+    assert asked == []
+
+
 def test_an_adapter_asks_the_hub_for_its_base_at_the_revision_it_was_trained_on(
     tiny_model_folder: Path, tmp_path: Path, monkeypatch
 ):

@@ -179,6 +179,11 @@ def test_two_processes_learn_what_one_does_and_go_on_after_a_break(folder: Path,
     assert by_torchrun(folder / "recipe.yaml", folder / "two", environment).returncode == 0
     check_like_one(folder, folder / "two")
 
+    again = by_torchrun(folder / "recipe.yaml", folder / "two", environment)
+    assert again.returncode != 0
+    assert again.stderr.count("error: ") == 1 and "is finished" in again.stderr, "one process speaks for both"
+    assert "groundling.errors" not in again.stderr, "and none ends in a traceback"
+
 
 @pytest.mark.slow
 @needs_deepspeed
