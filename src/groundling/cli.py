@@ -142,6 +142,8 @@ def export(
     from groundling.data.record import scan_records
 
     scan = scan_records(records, allow_absolute=allow_absolute)
+    if not scan.records:
+        raise RecordError(f"no line of {records} is a record")
     done = export(scan.records, format, out, family=family, max_tokens=max_tokens)
     print(done.file)
     rejected = [*scan.rejected, *done.rejected]
@@ -169,18 +171,19 @@ def check(
     from groundling.data.check import check, summarize, write_findings
     from groundling.data.record import scan_records
     from groundling.geometry.images import MAX_PIXELS
-    from groundling.settings import load_settings
 
-    if recipe is not None and max_file_pixels is None:
-        max_file_pixels = load_settings(recipe).images.max_file_pixels
-
+    if recipe is not None and model is not None:
+        raise SettingsError("both --recipe and --model; the budget comes from one of them")
+    settings = None if recipe is None else _load_settings(recipe)
+    if settings is not None and max_file_pixels is None:
+        max_file_pixels = settings.images.max_file_pixels
     scans = [scan_records(file, allow_absolute=allow_absolute) for file in records]
     everything = [record for scan in scans for record in scan.records]
     with _progress("pictures") as progress:
         findings = check(
             everything,
             rejected=[bad for scan in scans for bad in scan.rejected],
-            budget=_find_budget(recipe, model),
+            budget=_find_budget(settings, model),
             max_pixels=max_file_pixels or MAX_PIXELS,
             progress=progress,
         )
@@ -192,20 +195,21 @@ def check(
         raise typer.Exit(1)
 
 
-def _find_budget(recipe: Path | None, model: str | None) -> Any:
-    if recipe is None and model is None:
+def _load_settings(recipe: Path) -> Any:
+    from groundling.settings import load_settings
+
+    return load_settings(recipe)
+
+
+def _find_budget(settings: Any, model: str | None) -> Any:
+    if settings is None and model is None:
         return None
-    if recipe is not None and model is not None:
-        raise SettingsError("both --recipe and --model; the budget comes from one of them")
     with _quiet_libraries():
         from groundling.model.contract import recipe_contract
         from groundling.model.load import find_checkpoint
-        from groundling.settings import load_settings
 
-        if model is not None:
-            return find_checkpoint(model).contract.budget
-        assert recipe is not None
-        settings = load_settings(recipe)
+        if settings is None:
+            return find_checkpoint(str(model)).contract.budget
         base = find_checkpoint(settings.model.name, revision=settings.model.revision)
         return recipe_contract(base.contract, settings, is_derived=base.is_contract_derived).budget
 
@@ -275,10 +279,10 @@ def evaluate(
     set_aside = len(scan.records) + len(scan.rejected) - len(kept)
     if set_aside:
         _say(f"{set_aside} records cannot be used and are left out; `groundling check {records}` tells why")
-    asked = [record for record in kept if record.answer is None]
-    if len(asked) < len(kept):
-        _say(f"{len(kept) - len(asked)} records are general instructions, without boxes to score, and are left out")
-    if not asked:
+    general = sum(record.answer is not None for record in kept)
+    if general:
+        _say(f"{general} records are general instructions, without boxes to score, and are left out")
+    if general == len(kept):
         raise RecordError(f"no record of {records} can be scored")
     folder = to or Path("evaluations") / f"{'-'.join(Path(model).parts[-2:]).strip('/.')}-{records.stem}"
     with _quiet_libraries():
@@ -289,7 +293,7 @@ def evaluate(
         with _progress("questions") as progress:
             report = evaluate(
                 grounder,
-                asked,
+                kept,
                 folder,
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,7 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
     processors = word_processors(processor)
     optimizers = make_optimizers(model)
     schedules = [LambdaLR(optimizer, lambda step: _share_of_rate(step, steps)) for optimizer in optimizers]
-    started, losses = time.process_time(), list[float]()
+    started, losses = time.process_time(), deque[float](maxlen=100)
     for step in range(1, steps + 1):
         stage = next(stage for stage in STAGES if step <= stage.until * steps)
         row = pack_row(draw_samples(processors, np.random.default_rng([seed, step]), stage), processor)
@@ -86,7 +87,7 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
         losses.append(loss.item())
         if step % 100 == 0:
             spent = round(time.process_time() - started)
-            line = {"step": step, "loss": round(fmean(losses[-100:]), 4), "cpu_seconds": spent}
+            line = {"step": step, "loss": round(fmean(losses), 4), "cpu_seconds": spent}
             print(json.dumps(line), flush=True)
         if step % save_every == 0 or step == steps:
             save(model, processor, out)
@@ -114,9 +115,8 @@ def _share_of_rate(step: int, steps: int) -> float:
 
 def word_processors(processor: Processor) -> list[Processor]:
     """The processor under its own prompt template, as often as under all of WORDINGS together."""
-    others = [replace(processor.contract, prompt_template=wording) for wording in WORDINGS]
-    contracts = [processor.contract] * len(others) + others
-    return [Processor(processor.images, processor.tokenizer, contract) for contract in contracts]
+    others = [processor.with_contract(replace(processor.contract, prompt_template=wording)) for wording in WORDINGS]
+    return [processor] * len(others) + others
 
 
 def draw_samples(processors: Sequence[Processor], rng: np.random.Generator, stage: Stage) -> list[Sample]:

@@ -87,17 +87,18 @@ def find_resume(settings: Settings) -> Path | None:
     has_report = (run / "report" / "report.json").is_file() or not settings.data.test
     if has_report or not whole:
         _refuse_finished(run)
-    if whole:
-        refuse_incomplete(whole[-1])
-        _refuse_other_count(whole[-1])
-    return whole[-1] if whole else None
+    if not whole:
+        return None
+    _refuse_incomplete(whole[-1])
+    _refuse_other_count(whole[-1])
+    return whole[-1]
 
 
 def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
     """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way."""
     if not (checkpoint / STATE_FILE).is_file():
         raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
-    refuse_incomplete(checkpoint)
+    _refuse_incomplete(checkpoint)
     if is_empty:
         return checkpoint
     _refuse_finished(run)
@@ -115,7 +116,7 @@ def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
     return checkpoint
 
 
-def refuse_incomplete(checkpoint: Path) -> None:
+def _refuse_incomplete(checkpoint: Path) -> None:
     """SettingsError where the state of optimizer, schedule or chance is gone: what went on would be another run."""
     kinds = {
         "the optimizer's state": ("optimizer*", "global_step*"),  # the latter is DeepSpeed's

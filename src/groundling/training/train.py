@@ -76,8 +76,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
-    start_run_folder(settings, processor.contract, records)
-    _warn_of_short_answers(records.test, processor, settings)
+    start_run_folder(settings, processor, records)
 
     if resume is not None and is_at_end(resume, settings):
         finish_from(resume, settings.run.dir)
@@ -273,7 +272,7 @@ def build_trainer(
 # ---- the run folder --------------------------------------------------------------------------------------------
 
 
-def start_run_folder(settings: Settings, contract: Contract, records: Gathered) -> None:
+def start_run_folder(settings: Settings, processor: Processor, records: Gathered) -> None:
     """Write the contract, the recipe as resolved, what was found in the data and set aside; say how much is left."""
     run = settings.run.dir
     log.info("%d lines read: %d to train on, %d to measure on", records.read, len(records.train), len(records.test))
@@ -281,9 +280,10 @@ def start_run_folder(settings: Settings, contract: Contract, records: Gathered) 
         run.mkdir(parents=True, exist_ok=True)
         sweep_partial(run)
         (run / RECIPE_FILE).write_text(settings.to_yaml(), encoding="utf-8")
-        write_contract(contract, run)
+        write_contract(processor.contract, run)
         write_findings(records.findings, run)
         _tell_findings(records, settings)
+        _warn_of_short_answers(records.test, processor, settings)
     PartialState().wait_for_everyone()
 
 
@@ -312,10 +312,10 @@ def _warn_of_short_answers(test: Sequence[Record], processor: Processor, setting
 
 def show_first_batch(trainer: GroundingTrainer) -> None:
     """Draw the first samples of the first row as the model will see them."""
-    run, dataset = trainer.settings.run, trainer.train_dataset
-    indices = list(islice(trainer.row_sampler(), min(run.pictures, trainer.settings.train.batch_size)))
-    if trainer.is_world_process_zero() and indices:
-        samples: list[Any] = [dataset[index] for index in indices]  # type: ignore[index]
+    run = trainer.settings.run
+    if trainer.is_world_process_zero() and run.pictures:
+        indices = list(islice(trainer.row_sampler(), min(run.pictures, trainer.settings.train.batch_size)))
+        samples = trainer.train_dataset.__getitems__(indices)  # type: ignore[union-attr]
         draw_first_batch(samples, trainer.processor, run.dir / "samples" / "first-batch.jpg")
 
 
