@@ -33,7 +33,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from groundling.dialect.family import AnswerForm
+from groundling.dialect.family import AnswerForm, ImageBackend
 from groundling.dialect.prompt import check_template
 from groundling.errors import SettingsError
 from groundling.recipe_file import find_recipe, read_yaml, write_yaml
@@ -157,6 +157,10 @@ class Images(_Section):
         ge=1,
         description="visual tokens of one picture, at least; null: the checkpoint's own, 4 for a base model",
     )
+    backend: ImageBackend | None = Field(
+        default=None,
+        description="what resizes pictures, torch or pil; null: the checkpoint's own, torch for a base model",
+    )
     max_file_pixels: Whole = Field(
         default=100_000_000, ge=1, description="pixels of a picture file; larger ones stay unopened"
     )
@@ -257,8 +261,10 @@ class Train(_Section):
         default=False, description="whether activations are computed twice to save memory"
     )
     seed: Whole = Field(default=0, ge=0, lt=2**32, description="seed of sampling, dropout and new weights")
-    workers: Whole = Field(
-        default=0, ge=0, description="processes per device that load pictures; 0: none but the training"
+    workers: Whole | None = Field(
+        default=None,
+        ge=0,
+        description="processes per device that load pictures ahead; 0: the training itself; null: some beside a GPU",
     )
 
 

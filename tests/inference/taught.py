@@ -41,7 +41,7 @@ def teach(processor: Processor, folder: Path) -> Taught:
             samples.append(encode_record(processor, records[-1], scene.picture))
     model = build_model(processor).train()
     use_packed_attention(model)
-    row = pack_row(samples, processor)
+    row = processor.normalise(pack_row(samples, processor))
     labels = row.pop("labels")[0, 1:]
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     loss = torch.inf

@@ -268,7 +268,7 @@ def test_a_row_by_hand():
     assert row["stretches"] == [Stretch(2), Stretch(3), Stretch(2)]
     assert row["use_cache"] is False
     assert "attention_mask" not in row
-    assert row["pixel_values"] is not pixels and torch.equal(row["pixel_values"], pixels)
+    assert row["pixels"] is not pixels and torch.equal(row["pixels"], pixels)
     assert row["image_grid_thw"].tolist() == [[1, 2, 2]]
 
 
@@ -286,7 +286,7 @@ def test_questions_about_one_picture_go_on_from_what_they_begin_with():
     assert row["labels"].tolist() == [[IGNORED] * 4 + [6] + [IGNORED] * 2 + [4, 5, 6, 7]]
     assert row["position_ids"][0].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5]]
     assert row["stretches"] == [Stretch(5), Stretch(3), Stretch(3, prefix=3, root=0)]
-    assert row["pixel_values"].mean(dim=1).tolist() == [1] * 4 + [0] * 4
+    assert row["pixels"].mean(dim=1).tolist() == [1] * 4 + [0] * 4
 
 
 def test_a_picture_behind_other_words_is_not_shared():
@@ -327,6 +327,6 @@ def test_a_rows_pictures_are_in_its_samples_order(processor: Processor):
     row = pack_row(samples, processor)
 
     assert row["image_grid_thw"].tolist() == [list(patches.grid) for patches in pictures]
-    assert torch.equal(row["pixel_values"], torch.cat([patches.pixels for patches in pictures]))
+    assert torch.equal(row["pixels"], torch.cat([patches.pixels for patches in pictures]))
     tokens = sum(rows * columns // 4 for _, rows, columns in row["image_grid_thw"].tolist())
     assert int((row["input_ids"] == processor.image_token_id).sum()) == tokens

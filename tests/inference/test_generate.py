@@ -41,7 +41,7 @@ def generate_plainly(model: PreTrainedModel, processor: Processor, prompt: Sampl
     """One answer by transformers alone."""
     ends = [processor.end_token_id, processor.pad_token_id]
     plan = GenerationConfig(do_sample=False, max_new_tokens=tokens, eos_token_id=ends, pad_token_id=ends[1])
-    ids = model.generate(**pad_left([prompt], processor), generation_config=plan)  # type: ignore[operator]
+    ids = model.generate(**processor.normalise(pad_left([prompt], processor)), generation_config=plan)  # type: ignore[operator]
     text = processor.tokenizer.decode(ids[0, len(prompt.input_ids) :])
     assert isinstance(text, str)
     return text.removesuffix("<|im_end|>").removesuffix("<|endoftext|>")
@@ -113,7 +113,7 @@ def test_training_goes_on_after_answers(processor: Processor):
     """Answers leave no inference tensor and no cache behind that a backward pass would stumble on."""
     model = build_family_model(processor).train()
     use_packed_attention(model)
-    row = pack_row(draw_samples(processor), processor)
+    row = processor.normalise(pack_row(draw_samples(processor), processor))
     labels = row.pop("labels")[0, 1:]
 
     losses = []

@@ -114,7 +114,7 @@ def processor(request: pytest.FixtureRequest) -> Processor:
 
 def run_packed(model: PreTrainedModel, samples: Sequence[Sample], processor: Processor) -> list[torch.Tensor]:
     """Logits of each sample (tokens, vocabulary), from one row; those of a prefix are of the sample it belongs to."""
-    row = pack_row(samples, processor)
+    row = processor.normalise(pack_row(samples, processor))
     del row["labels"]
     use_packed_attention(model)
     own = model(**row).logits[0].split([stretch.length for stretch in row["stretches"]])
@@ -124,7 +124,7 @@ def run_packed(model: PreTrainedModel, samples: Sequence[Sample], processor: Pro
 def run_padded(model: PreTrainedModel, samples: Sequence[Sample], processor: Processor) -> list[torch.Tensor]:
     """Logits of each sample (tokens, vocabulary), side by side under transformers' own attention and positions."""
     model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})
-    logits = model(**pad_left(samples, processor)).logits
+    logits = model(**processor.normalise(pad_left(samples, processor))).logits
     return [row[-len(sample.input_ids) :] for row, sample in zip(logits, samples, strict=True)]
 
 
@@ -209,7 +209,7 @@ def test_a_changed_sample_changes_no_other(processor: Processor):
 def test_without_its_stretches_the_row_would_be_one_long_sample(processor: Processor):
     model = build_family_model(processor)
     samples = draw_samples(processor)
-    row = pack_row(samples, processor)
+    row = processor.normalise(pack_row(samples, processor))
     kept = run_packed(model, samples, processor)[-1]
 
     row["stretches"] = lengths(row["input_ids"].shape[1])

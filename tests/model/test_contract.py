@@ -69,7 +69,7 @@ def test_the_file_says_what_the_design_promises(tmp_path: Path):
         "merge": 2,
         "min_pixels": 3136,
         "max_pixels": 1_003_520,
-        "image_backend": "pil",
+        "image_backend": "torch",
         "image_policy": IMAGE_POLICY,
         "prompt_template": "Locate {question}.",
         "system_prompt": "You point.",
@@ -185,6 +185,9 @@ def test_a_contract_that_contradicts_its_family_is_refused_with_both_values(chan
         ({"merge_size": 1}, "says merge 2, but the processor beside it says 1"),
         ({"size": {"shortest_edge": 3136, "longest_edge": 12_845_056}}, "max_pixels 1003520, but .* says 12845056"),
         ({"min_pixels": 784}, "min_pixels 3136, but .* says 784"),
+        ({"resample": 2}, r"says resample 2, expected 3 \(bicubic\)"),
+        ({"do_resize": False}, "says do_resize false"),
+        ({"do_normalize": False}, "says do_normalize false"),
         ({"size": None}, "states no budget of pixels: size is None"),
         ({"size": 448}, "states no budget of pixels: size is 448"),
         ({"size": {"height": 448, "width": 448}}, "states no budget of pixels"),
@@ -255,7 +258,7 @@ def test_a_budget_of_tokens_is_one_of_pixels():
         TUNED.with_max_tokens(0)
 
 
-def settings_of(**images: int) -> Settings:
+def settings_of(**images: Any) -> Settings:
     values = {"model": {"name": "tiny"}, "data": {"train": "train.jsonl"}, "run": {"dir": "run"}}
     return Settings.model_validate(values | {"images": images})
 
@@ -294,6 +297,13 @@ def test_the_recipes_words_go_before_the_checkpoints():
     found = recipe_contract(TUNED, Settings.model_validate(settings.model_dump() | words), is_derived=False)
 
     assert (found.prompt_template, found.system_prompt, found.answer_form) == ("Find {question}.", "", "bare")
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "pil"), ("torch", "torch")])
+def test_a_run_keeps_what_resizes_its_checkpoints_pictures_unless_told_otherwise(asked: str | None, found: str):
+    own = dataclasses.replace(TUNED, image_backend="pil")
+
+    assert recipe_contract(own, settings_of(backend=asked), is_derived=False).image_backend == found
 
 
 def test_the_versions_are_those_installed():

@@ -45,7 +45,9 @@ def test_a_picture_is_seen_in_whole_tokens(family: str, grid: tuple[int, int, in
     assert patches.grid == grid
     assert patches.seen == seen
     patch = processor.family.patch
-    assert patches.pixels.shape == (grid[1] * grid[2], 3 * 2 * patch * patch), "each patch twice, as two moments"
+    assert patches.pixels.shape == (grid[1] * grid[2], 3 * patch * patch)
+    values = processor.normalise({"pixels": patches.pixels})["pixel_values"]
+    assert values.shape == (grid[1] * grid[2], 3 * 2 * patch * patch), "each patch twice, as two moments"
 
 
 def test_what_is_expected_is_what_is_seen(processor: Processor):

@@ -35,7 +35,7 @@ def losses_alone(records: list[gl.Record], model_folder: Path) -> list[torch.Ten
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 mm_token_type_ids=(ids == processor.image_token_id).int(),
-                pixel_values=sample.patches.pixels,
+                **processor.normalise({"pixels": sample.patches.pixels}),
                 image_grid_thw=torch.tensor([sample.patches.grid]),
             ).logits[0, :-1]
         labels = torch.tensor(sample.labels[1:])

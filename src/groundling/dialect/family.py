@@ -14,6 +14,7 @@ from groundling.geometry.frame import THOUSANDTHS, Frame
 
 Coordinates = Literal["seen_pixels", "thousandths"]
 AnswerForm = Literal["fenced", "list", "bare", "tokens"]
+ImageBackend = Literal["torch", "pil"]  # what resizes pictures
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from groundling.dialect.prompt import Piece, write_prompt
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.model.attention import Stretch
-from groundling.model.processor import Patches, Processor
+from groundling.model.patches import Patches
+from groundling.model.processor import Processor
 
 IGNORED = -100  # torch's cross_entropy passes over this label
 
@@ -217,6 +218,6 @@ def _join_pictures(samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
     if not pictures:
         return {}
     return {
-        "pixel_values": torch.cat([patches.pixels for patches in pictures]),
+        "pixels": torch.cat([patches.pixels for patches in pictures]),  # bytes, until `Processor.normalise`
         "image_grid_thw": torch.tensor([patches.grid for patches in pictures]),
     }

@@ -39,7 +39,8 @@ def generate_texts(
 def _generate_batch(
     model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], max_new_tokens: int
 ) -> list[str]:
-    inputs = {name: value.to(model.device) for name, value in pad_left(prompts, processor).items()}
+    batch = {name: value.to(model.device) for name, value in pad_left(prompts, processor).items()}
+    inputs = processor.normalise(batch)
     ends = [processor.end_token_id, processor.pad_token_id]
     plan = GenerationConfig(
         do_sample=False,

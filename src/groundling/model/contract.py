@@ -4,7 +4,7 @@ It says how a picture becomes what the model sees, how the model is asked, and w
 evaluation, prediction and serving read it and nothing else, so they cannot disagree. For a tuned Qwen2.5-VL:
 
     {"version": 1, "family": "qwen2_5_vl", "coordinates": "seen_pixels", "patch": 14, "merge": 2, "min_pixels": 3136,
-     "max_pixels": 1003520, "image_backend": "pil", "image_policy": {"orientation": "upright", ...},
+     "max_pixels": 1003520, "image_backend": "torch", "image_policy": {"orientation": "upright", ...},
      "prompt_template": "Locate {question} ...", "system_prompt": null, "answer_form": "fenced",
      "trained_on": {"sha256": "...", "records": 3000}, "made_with": {"groundling": "0.1.0", ...}}
 
@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from groundling.dialect.family import FAMILIES, AnswerForm, Budget, Coordinates, Family, find_family
+from groundling.dialect.family import FAMILIES, AnswerForm, Budget, Coordinates, Family, ImageBackend, find_family
 from groundling.dialect.prompt import check_template
 from groundling.errors import ContractError, GroundlingError
 from groundling.geometry.images import IMAGE_POLICY
@@ -35,6 +35,7 @@ CONTRACT_VERSION = 1
 
 DEFAULT_MAX_TOKENS = 1280  # the budget of the vendor's own conversion of boxes, about 1 megapixel
 DEFAULT_MIN_TOKENS = 4
+_BICUBIC = 3  # in Pillow's numbering of filters
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Contract:
     prompt_template: str
     answer_form: AnswerForm
     system_prompt: str | None = None
-    image_backend: Literal["pil"] = "pil"
+    image_backend: ImageBackend = "torch"
     image_policy: Mapping[str, str] = field(default_factory=lambda: dict(IMAGE_POLICY))
     trained_on: Mapping[str, Any] | None = None  # {"sha256": of the records used, "records": how many}
     made_with: Mapping[str, str] = field(default_factory=dict)
@@ -122,6 +123,7 @@ def recipe_contract(contract: Contract, settings: Settings, *, is_derived: bool)
         contract,
         min_pixels=least,
         max_pixels=most,
+        image_backend=images.backend or contract.image_backend,
         prompt_template=prompt.template or contract.prompt_template,
         system_prompt=prompt.system if prompt.system is not None else contract.system_prompt,
         answer_form=settings.answer.form or contract.answer_form,
@@ -139,6 +141,12 @@ def check_processor(contract: Contract, image_processor: Mapping[str, Any]) -> N
     }
     told = {name: value for name, value in stated.items() if value is not None}
     _refuse_difference(contract.to_json(), told, "the processor beside it says")
+    for step in ("do_resize", "do_rescale", "do_normalize"):
+        if image_processor.get(step) is False:
+            raise ContractError(f"the processor beside it says {step} false; {contract.family} models need it")
+    resample = image_processor.get("resample", _BICUBIC)
+    if resample != _BICUBIC:
+        raise ContractError(f"the processor beside it says resample {resample}, expected {_BICUBIC} (bicubic)")
 
 
 def read_contract(folder: Path) -> Contract | None:

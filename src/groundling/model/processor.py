@@ -1,7 +1,7 @@
 """A checkpoint's processor: what turns pictures into patches and words into tokens.
 
-The image processor is transformers' PIL backend, which needs no torchvision; the tokenizer and the chat template are
-the checkpoint's own. (transformers' whole processor classes also want a video processor, which needs torchvision.)
+The image processor tells how pictures are to be cut and normalised, which is done here (`patches`); the tokenizer and
+the chat template are the checkpoint's own. (transformers' processor classes need torchvision, for videos.)
 """
 
 from __future__ import annotations
@@ -22,16 +22,9 @@ from groundling.dialect.family import Family
 from groundling.errors import ContractError
 from groundling.geometry.frame import Frame, seen_frame
 from groundling.model.contract import Contract, write_contract
+from groundling.model.patches import Patches, cut_patches, normalise, resize
 
 _QUESTION = "\u2063question\u2063"  # a stand-in that no template changes
-
-
-class Patches(NamedTuple):
-    """One picture as the model takes it."""
-
-    pixels: torch.Tensor  # (patches, channels * time * patch * patch) float32, normalised
-    grid: tuple[int, int, int]  # time, rows, columns of patches
-    seen: Frame
 
 
 class Turns(NamedTuple):
@@ -78,11 +71,12 @@ class Processor:
         return re.compile(f"(?={'|'.join(tokens)})")
 
     def see(self, picture: Image.Image) -> Patches:
-        """The patches of an upright RGB picture, and the frame they cover, read off the processor's own grid."""
-        out = self.images(images=[picture], return_tensors="pt")
-        grid = tuple(int(count) for count in out["image_grid_thw"][0])
-        assert len(grid) == 3
-        return Patches(out["pixel_values"], grid, seen_frame(grid, self.images.patch_size))
+        """The patches of an upright RGB picture, and the frame that they cover."""
+        planned = self.expect(Frame(*picture.size))
+        levels = resize(picture, planned.seen, self.contract.image_backend)
+        pixels = cut_patches(levels, self.images.patch_size, self.images.merge_size)
+        assert len(pixels) == planned.grid[1] * planned.grid[2], "a picture has the patches of its grid"
+        return planned._replace(pixels=pixels)
 
     def expect(self, original: Frame) -> Patches:
         """What `see` will make of a picture of this size, without pixels: to plan lengths, never for coordinates."""
@@ -90,7 +84,22 @@ class Processor:
         least, most = self.contract.min_pixels, self.contract.max_pixels
         height, width = smart_resize(original.height, original.width, side, min_pixels=least, max_pixels=most)
         grid = (1, height // self.images.patch_size, width // self.images.patch_size)
-        return Patches(torch.empty(0), grid, seen_frame(grid, self.images.patch_size))
+        return Patches(torch.empty(0, dtype=torch.uint8), grid, seen_frame(grid, self.images.patch_size))
+
+    def normalise(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with the pixels of its pictures, wherever they are, as the model takes them (`pixel_values`)."""
+        if "pixels" not in batch:
+            return batch
+        found = normalise(batch["pixels"], self._mean, self._deviation, self.images.temporal_patch_size)
+        return {name: value for name, value in batch.items() if name != "pixels"} | {"pixel_values": found}
+
+    @cached_property
+    def _mean(self) -> torch.Tensor:
+        return torch.tensor(self.images.image_mean) * (1 / self.images.rescale_factor)  # in transformers' order
+
+    @cached_property
+    def _deviation(self) -> torch.Tensor:
+        return torch.tensor(self.images.image_std) * (1 / self.images.rescale_factor)
 
     def turns(self, *, has_image: bool) -> Turns:
         """The chat template's text around one question and its answer."""

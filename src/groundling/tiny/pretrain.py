@@ -77,7 +77,7 @@ def pretrain(out: Path, *, steps: int, seed: int = 0, save_every: int = 1000) ->
         row = pack_row(draw_samples(processors, np.random.default_rng([seed, step]), stage), processor)
         labels = row.pop("labels")[0, 1:]
         learned = (labels != IGNORED).nonzero().flatten()
-        loss = cross_entropy(model(**row, logits_to_keep=learned).logits[0], labels[learned])
+        loss = cross_entropy(model(**processor.normalise(row), logits_to_keep=learned).logits[0], labels[learned])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from groundling.dialect.answer import read_answer
@@ -15,7 +14,8 @@ from groundling.evaluation.metrics import Prediction, judge
 from groundling.geometry.draw import Layer, draw_boxes
 from groundling.geometry.images import MAX_PIXELS, open_image
 from groundling.inference.batch import IGNORED, Sample
-from groundling.model.processor import Patches, Processor
+from groundling.model.patches import Patches, join_patches
+from groundling.model.processor import Processor
 
 TRUTH, ANSWER = "#2ca25f", "#f07818"  # green for what is true, orange for what was answered
 _INK, _FAINT = "#202124", "#80868b"
@@ -63,16 +63,8 @@ def draw_predictions(predictions: Sequence[Prediction], file: Path, *, max_pixel
 
 
 def restore_picture(patches: Patches, processor: Processor) -> Image.Image:
-    """The picture that lies in a processor's patches: its cutting and normalising undone."""
-    images = processor.images
-    time, rows, columns = patches.grid
-    side, merge = images.patch_size, images.merge_size
-    assert time == 1, "a still picture"
-    shape = (rows // merge, columns // merge, merge, merge, 3, images.temporal_patch_size, side, side)
-    cut = patches.pixels.numpy().reshape(shape)[:, :, :, :, :, 0]
-    whole = cut.transpose(0, 2, 5, 1, 3, 6, 4).reshape(rows * side, columns * side, 3)
-    pixels = (whole * np.array(images.image_std) + np.array(images.image_mean)) * 255
-    return Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
+    """The picture that lies in a processor's patches: its cutting undone."""
+    return Image.fromarray(join_patches(patches, processor.images.patch_size, processor.images.merge_size))
 
 
 # ---- tiles -----------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image, read_frame
 from groundling.inference.batch import IGNORED, Sample, encode_question, encode_seen, encode_words, pack_row
-from groundling.model.processor import Patches, Processor
+from groundling.model.patches import Patches
+from groundling.model.processor import Processor
 from groundling.settings import Settings
 
 LOOK_AHEAD = 64  # groups

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -52,6 +53,7 @@ from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
 from groundling.tutorial_recipe import DECIDED, OWNED
 
+MOST_WORKERS = 4  # by default: some 80 megapixel pictures a second each, or 20 of a phone's twelve
 _BELOW_ONE = math.nextafter(1, 0)  # transformers takes a warmup_steps below 1 as a share of the steps
 
 log = logging.getLogger(__name__)
@@ -136,7 +138,7 @@ def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
         "max_grad_norm": plan.max_grad_norm,
         "bf16": has_gpu and torch.cuda.is_bf16_supported() if plan.bf16 == "auto" else plan.bf16,
         "seed": plan.seed,
-        "dataloader_num_workers": plan.workers,
+        **_loading_arguments(plan.workers, has_gpu=has_gpu),
         "use_cpu": not has_gpu,
         "eval_strategy": "steps" if every else "no",
         "eval_steps": every or None,
@@ -157,6 +159,19 @@ def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
         name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
         options |= {name: True, f"{name}_kwargs": {"use_reentrant": False}}
     return options
+
+
+def _loading_arguments(workers: int | None, *, has_gpu: bool) -> dict[str, Any]:
+    """Rows are made ready while the GPU is at work; on a CPU that would only take its cores away."""
+    if workers is None:
+        cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        workers = min(MOST_WORKERS, max(1, cores - 1)) if has_gpu else 0
+    return {
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": workers > 0,
+        "dataloader_pin_memory": has_gpu,
+        "accelerator_config": {"non_blocking": has_gpu},
+    }
 
 
 def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:

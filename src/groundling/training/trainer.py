@@ -93,7 +93,7 @@ class GroundingTrainer(Trainer):
         """The loss of one packed row, as its share of the global batch's mean over answer tokens."""
         labels = inputs.pop("labels")[0, 1:]
         learned = (labels != IGNORED).nonzero().flatten()
-        outputs = model(**inputs, logits_to_keep=learned)
+        outputs = model(**self.processor.normalise(inputs), logits_to_keep=learned)
         total = cross_entropy(
             outputs.logits[0].float(),
             labels[learned],
