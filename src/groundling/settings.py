@@ -241,7 +241,12 @@ class Train(_Section):
     max_steps: Whole | None = Field(
         default=None, ge=1, description="optimizer steps to stop at; null: what the epochs take"
     )
-    batch_size: Whole = Field(default=1, ge=1, description="samples per device and step")
+    batch_size: Whole = Field(default=1, ge=1, description="samples per device and batch")
+    pack_tokens: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="tokens per device and batch: as many samples as fit, in place of batch_size; null: batch_size",
+    )
     accumulate: Whole = Field(default=1, ge=1, description="batches per device that make one optimizer step")
     share_pictures: bool = Field(
         default=True, description="whether questions about one picture stand in one batch and see it once"
@@ -266,6 +271,15 @@ class Train(_Section):
         ge=0,
         description="processes per device that load pictures ahead; 0: the training itself; null: some beside a GPU",
     )
+
+    @model_validator(mode="after")
+    def _check_one_measure(self) -> Self:
+        if self.pack_tokens is not None and self.batch_size != 1:
+            raise ValueError(
+                f"batch_size is {self.batch_size} and pack_tokens {self.pack_tokens}; set one, as each says how much a"
+                " batch holds"
+            )
+        return self
 
 
 class Evaluate(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,8 +71,15 @@ def test_accumulated_rows_make_the_step_of_one_row(
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_sharing_pictures_makes_the_same_step(recipe: Recipe, scenes: Path, tmp_path: Path, method: str) -> None:
-    """Eight questions about two pictures: each picture seen once, or four times."""
+@pytest.mark.parametrize(
+    "rows",
+    [{"batch_size": 8}, {"pack_tokens": 8192}, {"pack_tokens": 500, "accumulate": 8, "share_pictures": False}],
+    ids=["shared", "packed", "packed apart"],
+)
+def test_however_rows_are_made_the_step_is_the_same(
+    recipe: Recipe, scenes: Path, tmp_path: Path, method: str, rows: dict[str, Any]
+) -> None:
+    """Eight questions about two pictures: in one row or in several, each picture seen once, or for each question."""
     records = gl.read_records(scenes / "uneven.jsonl")
     asked = [
         replace(record, image=records[number % 2].image, question=f"{words} {record.question}", id=f"{words} {number}")
@@ -79,21 +87,25 @@ def test_sharing_pictures_makes_the_same_step(recipe: Recipe, scenes: Path, tmp_
         for number, record in enumerate(records)
     ]
     gl.write_records(asked, tmp_path / "asked.jsonl")
-    runs = [
-        gl.train(
+
+    def run_step(name: str, train: dict[str, Any]) -> Path:
+        return gl.train(
             recipe(
                 name,
                 data={"train": str(tmp_path / "asked.jsonl"), "allow_absolute": True},
                 tune={"method": method, "lora": {"dropout": 0}},
-                train=ONE_STEP | {"batch_size": 8, "share_pictures": name == "shared"},
+                train=ONE_STEP | {"batch_size": 1} | train,
                 trainer=DESCENT,
             )
         )
-        for name in ("shared", "apart")
-    ]
-    found, expected = (read_weights(run / "final") for run in runs)
+
+    run = run_step("rows", rows)
+    apart = run_step("apart", {"accumulate": 8, "share_pictures": False})
+
+    found, expected = read_weights(run / "final"), read_weights(apart / "final")
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-6, msg=name)
+    assert read_metrics(run)[0]["loss"] == pytest.approx(read_metrics(apart)[0]["loss"], abs=1e-5)
 
 
 def test_a_blank_picture_beside_words_alone_changes_nothing(

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 from drawn import Recipe
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 import groundling as gl
@@ -25,13 +23,10 @@ from groundling.settings import Settings
 from groundling.training import records as module
 from groundling.training.records import (
     RecordDataset,
-    RowSampler,
     choose_sample,
-    count_tokens,
-    fill,
     gather_records,
-    group_questions,
     join_samples,
+    measure,
     mix_records,
     refuse_unmeasurable,
     write_set_aside,
@@ -90,31 +85,44 @@ def test_lengths_are_those_of_the_samples(tiny_processor: Processor, scenes: Pat
     for record in records:
         picture = None if record.image is None else open_image(record.image)
         sample = encode_record(tiny_processor, record, picture)
-        assert count_tokens(record, tiny_processor, 10**6) == len(sample.input_ids) == len(sample.labels)
+        length = measure(record, tiny_processor, 10**6)
+        assert length.tokens == len(sample.input_ids) == len(sample.labels)
+        assert sample.input_ids[: length.shared].count(tiny_processor.image_token_id) == (
+            sample.input_ids.count(tiny_processor.image_token_id)
+        )
+        assert length.shared == 0 or sample.input_ids[length.shared - 1] == tiny_processor.image_token_id
 
 
 def test_what_is_too_long_is_set_aside_and_nothing_is_cut(
     tiny_processor: Processor, scenes: Path, tmp_path: Path
 ) -> None:
     records = gl.read_records(scenes / "uneven.jsonl")
-    lengths = [count_tokens(record, tiny_processor, 10**6) for record in records]
+    lengths = [measure(record, tiny_processor, 10**6).tokens for record in records]
     assert lengths == sorted(lengths) and lengths[1] < lengths[2]
     settings = settings_of(train=str(scenes / "uneven.jsonl"), max_length=lengths[1])
     gathered = gather_records(settings, tiny_processor)
     assert gathered.train == records[:2] and gathered.read == 4
+    assert [length.tokens for length in gathered.lengths] == lengths[:2]
     assert [(found.record, found.tokens) for found in gathered.too_long] == [
         (records[2], lengths[2]),
         (records[3], lengths[3]),
     ]
-    assert write_set_aside(gathered, tmp_path / "set-aside.jsonl") == 2
+    assert write_set_aside(gathered, tmp_path / "set-aside.jsonl", settings) == 2
     first = json.loads((tmp_path / "set-aside.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["line"] == 3 and first["code"] == "too_long" and first["record"] == "uneven-2"
-    assert first["reason"] == f"{lengths[2]} tokens, more than data.max_length"
+    assert first["reason"] == f"{lengths[2]} tokens; data.max_length is {lengths[1]}"
 
 
 def test_nothing_that_fits_is_refused(tiny_processor: Processor, scenes: Path) -> None:
-    with pytest.raises(gl.SettingsError, match=r"no record of data\.train .* 4 longer than data\.max_length"):
+    with pytest.raises(gl.SettingsError, match=r"no record of data\.train .* 4 too long \(data\.max_length is 20\)"):
         gather_records(settings_of(train=str(scenes / "uneven.jsonl"), max_length=20), tiny_processor)
+
+
+def test_a_row_of_fewer_tokens_is_a_limit_too(tiny_processor: Processor, scenes: Path) -> None:
+    train = {"pack_tokens": 30}
+    settings = Settings.model_validate(settings_of(train=str(scenes / "uneven.jsonl")).model_dump() | {"train": train})
+    with pytest.raises(gl.SettingsError, match=r"4 too long \(train\.pack_tokens is 30\)"):
+        gather_records(settings, tiny_processor)
 
 
 def test_an_answer_form_that_cannot_hold_a_record_is_refused(tiny_processor: Processor, scenes: Path) -> None:
@@ -228,43 +236,6 @@ def test_only_a_row_of_words_alone_gets_a_blank_picture(tiny_processor: Processo
     assert row["stretches"][:-1] == plain["stretches"]
     both = join_samples([*words, seen], tiny_processor)
     assert torch.equal(both["input_ids"], pack_row([*words, seen], tiny_processor)["input_ids"])
-
-
-@given(images=st.lists(st.sampled_from("abcdefg"), max_size=60), size=st.integers(1, 9), most=st.integers(1, 9))
-def test_an_epoch_has_every_record_once_and_no_row_is_owned(images: list[str], size: int, most: int) -> None:
-    records = [gl.Record("q", Path(image)) for image in images]
-    order = list(RowSampler(records, step_size=2 * size, batch_size=size, most=most, seed=1))
-    assert sorted(order) == list(range(len(images)))
-    whole = list(RowSampler(records, step_size=2 * size, batch_size=2 * size, most=most, seed=1))
-    for start in range(0, len(images), 2 * size):
-        step = slice(start, start + 2 * size)
-        assert sorted(order[step]) == sorted(whole[step]), "a step holds the same records however it is cut"
-    groups = group_questions([Path(image) for image in images], most, np.random.default_rng(0))
-    assert all(len(group) <= most and len({images[index] for index in group}) == 1 for group in groups)
-
-
-def test_records_without_a_picture_stand_alone() -> None:
-    groups = group_questions([None, Path("a"), None, Path("a")], 4, np.random.default_rng(0))
-    assert sorted(map(sorted, groups)) == [[0], [1, 3], [2]]
-
-
-def test_groups_keep_within_their_rows_where_that_is_possible() -> None:
-    assert fill([[0, 1, 2], [3, 4], [5], [6, 7]], 4) == [[[0, 1, 2], [5]], [[3, 4], [6, 7]]]
-    assert fill([[0, 1, 2], [3, 4]], 4) == [[[0, 1, 2], [3]], [[4]]]
-    assert fill([[0, 1, 2, 3, 4]], 2) == [[[0, 1]], [[2, 3]], [[4]]]
-    assert fill([], 2) == []
-
-
-def test_an_order_depends_on_seed_and_epoch_alone() -> None:
-    records = [gl.Record("q", Path(f"{number % 20}.png")) for number in range(60)]
-
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = RowSampler(records, step_size=8, batch_size=8, most=2, seed=seed)
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    assert order(1, 0) == order(1, 0)
-    assert order(1, 0) != order(1, 1) and order(1, 0) != order(2, 0)
 
 
 def test_a_picture_is_opened_once_a_row(

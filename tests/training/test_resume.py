@@ -59,6 +59,7 @@ METHODS = {
     "lora": {"tune": {"method": "lora", "lora": {"rank": 4, "dropout": 0.5, "parts": ["vision", "language"]}}},
     "accumulated": {"train": TWELVE | {"batch_size": 2, "accumulate": 2}},
     "checkpointed": {"train": TWELVE | {"gradient_checkpointing": True}},
+    "packed": {"train": TWELVE | {"batch_size": 1, "pack_tokens": 300}},
     "with workers": {"train": TWELVE | {"workers": 1}},
 }
 

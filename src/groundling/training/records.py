@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from groundling.data.check import Finding, check, usable
 from groundling.data.record import Record, Rejected, scan_records
@@ -25,8 +23,9 @@ from groundling.inference.batch import IGNORED, Sample, encode_question, encode_
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 from groundling.settings import Settings
+from groundling.training.rows import Length
 
-LOOK_AHEAD = 64  # groups
+Mixed = TypeVar("Mixed")
 
 
 class TooLong(NamedTuple):
@@ -40,6 +39,7 @@ class Gathered(NamedTuple):
     """The records of a run, in order."""
 
     train: list[Record]  # as often as its file's weight says
+    lengths: list[Length]  # of the samples of `train`
     test: list[Record]
     findings: list[Finding]  # everything `check` has to say
     too_long: list[TooLong]
@@ -68,12 +68,14 @@ def gather_records(settings: Settings, processor: Processor) -> Gathered:
     if errors and settings.data.strict:
         raise SettingsError(f"data.strict is set, and the data has {len(errors)} errors{_first(errors)}")
 
-    usable_train = [usable(records, findings) for records in train]
-    too_long = [found for records in usable_train for found in find_too_long(records, processor, settings)]
-    left_out = {id(found.record) for found in too_long}
-    kept = [[record for record in records if id(record) not in left_out] for records in usable_train]
+    limit = longest_sample(settings)
+    measured = [measure_lengths(usable(records, findings), processor, settings) for records in train]
+    kept = [[pair for pair in pairs if pair[1].tokens <= limit] for pairs in measured]
+    too_long = [TooLong(record, at.tokens) for pairs in measured for record, at in pairs if at.tokens > limit]
+    mixed = mix_records(kept, [source.weight for source in settings.data.train], seed=settings.train.seed)
     gathered = Gathered(
-        train=mix_records(kept, [source.weight for source in settings.data.train], seed=settings.train.seed),
+        train=[record for record, _ in mixed],
+        lengths=[length for _, length in mixed],
         test=[record for records in test for record in usable(records, findings) if record.answer is None],
         findings=findings,
         too_long=too_long,
@@ -91,7 +93,7 @@ def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[list[Record]]
 def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
     errors = [finding for finding in gathered.findings if finding.level == "error"]
     if not gathered.train:
-        long = f", {len(gathered.too_long)} longer than data.max_length" if gathered.too_long else ""
+        long = f", {len(gathered.too_long)} too long ({_limit(settings)})" if gathered.too_long else ""
         raise SettingsError(f"no record of data.train can be used: {len(errors)} errors{long}{_first(errors)}")
     if settings.data.test and not gathered.test:
         raise SettingsError(f"no record of data.test can be used: {len(errors)} errors{_first(errors)}")
@@ -104,12 +106,12 @@ def _first(errors: Sequence[Finding]) -> str:
     return f"; the first: {place}{errors[0].message}"
 
 
-def mix_records(groups: Sequence[Sequence[Record]], weights: Sequence[float], *, seed: int) -> list[Record]:
+def mix_records(groups: Sequence[Sequence[Mixed]], weights: Sequence[float], *, seed: int) -> list[Mixed]:
     """The records of all groups, each group's as often as its weight says: 2 is twice each, 0.5 a seeded half.
 
     SettingsError for a weight that leaves none of them.
     """
-    mixed: list[Record] = []
+    mixed: list[Mixed] = []
     for number, (records, weight) in enumerate(zip(groups, weights, strict=True)):
         whole, rest = divmod(round(weight * len(records)), max(1, len(records)))
         if records and not whole and not rest:
@@ -139,20 +141,33 @@ def refuse_unmeasurable(sample: Sequence[Record], metric: str) -> None:
 # ---- lengths ---------------------------------------------------------------------------------------------------
 
 
-def find_too_long(records: Sequence[Record], processor: Processor, settings: Settings) -> Iterator[TooLong]:
-    """Records whose sample is longer than `data.max_length`. RecordError for one that the answer form cannot hold."""
+def longest_sample(settings: Settings) -> int:
+    """Tokens that a sample may have, to be trained on."""
+    return min(settings.data.max_length, settings.train.pack_tokens or settings.data.max_length)
+
+
+def _limit(settings: Settings) -> str:
+    """What decides `longest_sample`, for messages."""
+    limit = longest_sample(settings)
+    return f"train.pack_tokens is {limit}" if limit < settings.data.max_length else f"data.max_length is {limit}"
+
+
+def measure_lengths(records: Sequence[Record], processor: Processor, settings: Settings) -> list[tuple[Record, Length]]:
+    """Each record with its sample's length. RecordError for one that the answer form cannot hold."""
+    measured: list[tuple[Record, Length]] = []
     for record in records:
         try:
-            tokens = count_tokens(record, processor, settings.images.max_file_pixels)
+            measured.append((record, measure(record, processor, settings.images.max_file_pixels)))
         except SettingsError as error:
             raise RecordError(f"{record.place}: {error}") from None
-        if tokens > settings.data.max_length:
-            yield TooLong(record, tokens)
+    return measured
 
 
-def count_tokens(record: Record, processor: Processor, max_pixels: int) -> int:
-    """Tokens of a record's sample."""
-    return len(_expect_sample(record, processor, max_pixels).input_ids)
+def measure(record: Record, processor: Processor, max_pixels: int) -> Length:
+    """The length of a record's sample, from the header of its picture."""
+    ids = _expect_sample(record, processor, max_pixels).input_ids
+    behind_picture = ids[::-1].index(processor.image_token_id) if record.image is not None else len(ids)
+    return Length(len(ids), len(ids) - behind_picture)
 
 
 def longest_answer(records: Sequence[Record], processor: Processor, max_pixels: int) -> int:
@@ -169,7 +184,7 @@ def _expect_sample(record: Record, processor: Processor, max_pixels: int) -> Sam
     return encode_seen(processor, record, original, processor.expect(original))
 
 
-def write_set_aside(gathered: Gathered, file: Path) -> int:
+def write_set_aside(gathered: Gathered, file: Path, settings: Settings) -> int:
     """One line for each reason why a record is not trained on or measured, with its place; returns how many records."""
     lines: list[dict[str, Any]] = [
         {"file": bad.file, "line": bad.line, "record": bad.record, "code": bad.code, "reason": bad.message}
@@ -178,7 +193,7 @@ def write_set_aside(gathered: Gathered, file: Path) -> int:
     ]
     for record, tokens in gathered.too_long:
         place = {"file": str(record.file), "line": record.line, "record": record.id}
-        lines.append(place | {"code": "too_long", "reason": f"{tokens} tokens, more than data.max_length"})
+        lines.append(place | {"code": "too_long", "reason": f"{tokens} tokens; {_limit(settings)}"})
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return len({(line["file"], line["line"], line["record"]) for line in lines})
 
@@ -221,70 +236,6 @@ class RecordDataset(Dataset[Sample]):
             own = patches if self.share_pictures else Patches(*patches)
             samples.append(encode_seen(self.processor, record, original, own))
         return samples
-
-
-class RowSampler(Sampler[int]):
-    """Every record once an epoch, questions about one picture side by side in the rows of an optimizer step.
-
-    A step of `step_size` records comes in rows of `batch_size`, over all devices and accumulated batches; it holds the
-    same records however it is cut into rows. Of one picture a step takes `most` questions together, so that none owns
-    it; 1 is a plain shuffle. The order depends on seed and epoch alone.
-    """
-
-    def __init__(self, records: Sequence[Record], *, step_size: int, batch_size: int, most: int, seed: int) -> None:
-        self.images = [record.image for record in records]
-        self.step_size = step_size
-        self.batch_size = batch_size
-        self.most = most
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Told by accelerate before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __iter__(self) -> Iterator[int]:
-        groups = group_questions(self.images, self.most, np.random.default_rng([self.seed, self.epoch]))
-        rows = (row for step in fill(groups, self.step_size) for row in fill(step, self.batch_size))
-        return (index for row in rows for group in row for index in group)
-
-
-def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Generator) -> list[list[int]]:
-    """Indices in random groups of up to `most` about one picture, the groups in random order."""
-    by_image: dict[Path, list[int]] = {}
-    groups: list[list[int]] = []
-    for index in rng.permutation(len(images)).tolist():
-        image = images[index]
-        if image is None:
-            groups.append([index])
-        else:
-            by_image.setdefault(image, []).append(index)
-    groups += [found[start : start + most] for found in by_image.values() for start in range(0, len(found), most)]
-    return [groups[place] for place in rng.permutation(len(groups))]
-
-
-def fill(groups: Sequence[list[int]], size: int) -> list[list[list[int]]]:
-    """The groups in bins of `size` members, the last of what is left.
-
-    One that does not fit whole waits, if one a little further on does; where none does, it is cut.
-    """
-    waiting, bins, room = deque(groups), list[list[list[int]]](), 0
-    while waiting:
-        if not room:
-            bins.append([])
-            room = size
-        fitting = (place for place, group in enumerate(islice(waiting, LOOK_AHEAD)) if len(group) <= room)
-        place = next(fitting, 0)
-        group = waiting[place]
-        del waiting[place]
-        bins[-1].append(group[:room])
-        if group[room:]:
-            waiting.appendleft(group[room:])
-        room -= len(bins[-1][-1])
-    return bins
 
 
 def join_samples(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:

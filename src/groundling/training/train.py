@@ -9,7 +9,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
         finish_from(resume, settings.run.dir)
     else:
         model = build_model(base, settings, resume)
-        trainer = build_trainer(model, processor, settings, arguments, train=records.train, test=sample, resume=resume)
+        trainer = build_trainer(model, processor, settings, arguments, records=records, test=sample, resume=resume)
         show_first_batch(trainer)
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         trainer.save_whole(settings.run.dir / "final")
@@ -269,12 +268,12 @@ def build_trainer(
     settings: Settings,
     arguments: TrainingArguments,
     *,
-    train: Sequence[Record],
+    records: Gathered,
     test: Sequence[Record],
     resume: Path | None,
 ) -> GroundingTrainer:
     """The trainer with what watches over it: journal and trackers."""
-    trainer = GroundingTrainer(model, processor, settings, arguments, train=train, test=test, loaded_from=resume)
+    trainer = GroundingTrainer(model, processor, settings, arguments, records=records, test=test, loaded_from=resume)
     refuse_other_engine(trainer.accelerator.distributed_type)
     trainer.remove_callback(PrinterCallback)
     resumed_step = 0 if resume is None else read_step(resume)
@@ -305,7 +304,7 @@ def start_run_folder(settings: Settings, processor: Processor, records: Gathered
 def _tell_findings(records: Gathered, settings: Settings) -> None:
     """How many records are set aside, and what else was found in the data, one line each."""
     run = settings.run.dir
-    set_aside = write_set_aside(records, run / "set-aside.jsonl")
+    set_aside = write_set_aside(records, run / "set-aside.jsonl", settings)
     if set_aside:
         log.warning("%d records are set aside, each with its reason: %s", set_aside, run / "set-aside.jsonl")
     shared = {source.path.resolve() for source in settings.data.train} & {path.resolve() for path in settings.data.test}
@@ -329,8 +328,8 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
     """Draw the first samples of the first row as the model will see them."""
     run = trainer.settings.run
     if trainer.is_world_process_zero() and run.pictures:
-        indices = list(islice(trainer.row_sampler(), min(run.pictures, trainer.settings.train.batch_size)))
-        samples = trainer.train_dataset.__getitems__(indices)  # type: ignore[union-attr]
+        first = next(iter(trainer.sampler))[: run.pictures]
+        samples = trainer.train_dataset.__getitems__(first)  # type: ignore[union-attr]
         draw_first_batch(samples, trainer.processor, run.dir / "samples" / "first-batch.jpg")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -38,9 +39,8 @@ from groundling.training.checkpoint import (
 )
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together, from_main_process
-from groundling.training.records import RecordDataset, RowSampler, join_samples
-
-MOST_OF_A_STEP = 0.25  # of its questions are about one picture, where they are not more anyway
+from groundling.training.records import Gathered, RecordDataset, join_samples
+from groundling.training.rows import RowPlan, RowSampler
 
 
 class GroundingTrainer(Trainer):
@@ -53,7 +53,7 @@ class GroundingTrainer(Trainer):
         settings: Settings,
         arguments: TrainingArguments,
         *,
-        train: Sequence[Record],
+        records: Gathered,
         test: Sequence[Record],
         loaded_from: Path | None,
     ) -> None:
@@ -61,7 +61,7 @@ class GroundingTrainer(Trainer):
             model=model,
             args=arguments,
             train_dataset=RecordDataset(
-                train,
+                records.train,
                 processor,
                 max_pixels=settings.images.max_file_pixels,
                 share_pictures=settings.train.share_pictures,
@@ -69,7 +69,7 @@ class GroundingTrainer(Trainer):
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
             data_collator=partial(join_samples, processor=processor),
         )
-        self.records = train
+        self.sampler = self._build_sampler(records, settings)
         self.processor = processor
         self.settings = settings
         self.test = test
@@ -106,16 +106,32 @@ class GroundingTrainer(Trainer):
             raise TrainingError(self._not_finite("the loss"))
         return (loss, outputs) if return_outputs else loss
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        is_ours = self.args.train_sampling_strategy == "random"  # else the recipe's `trainer` block has another way
-        return self.row_sampler() if is_ours else super()._get_train_sampler(train_dataset)
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Rows as `sampler` draws them, each process its own."""
+        arguments = self.args
+        loader = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=self.sampler,
+            collate_fn=self.data_collator,
+            num_workers=arguments.dataloader_num_workers,
+            persistent_workers=arguments.dataloader_persistent_workers,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+            pin_memory=arguments.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)  # type: ignore[return-value]
 
-    def row_sampler(self) -> RowSampler:
-        """The order of the first epoch's records, questions about one picture side by side."""
-        train = self.settings.train
-        step = train.batch_size * train.accumulate * self.args.world_size
-        most = max(1, int(step * MOST_OF_A_STEP)) if train.share_pictures else 1
-        return RowSampler(self.records, step_size=step, batch_size=train.batch_size, most=most, seed=train.seed)
+    def _build_sampler(self, records: Gathered, settings: Settings) -> RowSampler:
+        train = settings.train
+        plan = RowPlan(
+            train.batch_size, train.pack_tokens, train.accumulate, self.args.world_size, train.share_pictures
+        )
+        images = [record.image for record in records.train]
+        return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=self._epoch)
+
+    def _epoch(self) -> int:
+        """That whose rows are drawn next. (accelerate tells a sampler, but not of several processes after a stop.)"""
+        steps = -(-len(self.sampler) // (self.settings.train.accumulate * self.args.world_size))
+        return self.state.global_step // steps
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters for each learning rate, `train.learning_rate` first: that of the first is logged."""

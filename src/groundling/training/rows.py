@@ -1,0 +1,195 @@
+"""Which records stand together: in a row, which goes through the model at once, and in a step of several rows.
+
+Questions about one picture stand side by side, where they share it (`pack_row`). A row holds either so many records
+or, from lengths that are known before a picture is opened, as many as its budget of tokens has room for. The rows of an
+epoch depend on its number and a seed alone, so a run that goes on from a checkpoint goes on with the same ones.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Sampler
+
+MOST_OF_A_STEP = 0.25  # of its questions are about one picture, so that none owns the step
+LOOK_AHEAD = 64  # groups among which one is looked for that still fits a row
+SPARE_ROWS = 0.01  # of an epoch's, since other epochs' records need a few more or less
+
+
+class Length(NamedTuple):
+    """Tokens of a sample: all of them, and those up to its picture's end, which its picture's questions share."""
+
+    tokens: int
+    shared: int
+
+
+class Group(NamedTuple):
+    """Numbers of records about one picture, and what they take of a row: their count, or their tokens."""
+
+    members: list[int]
+    size: int
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """How large rows and steps are. `pack_tokens`, where it is set, stands in for `batch_size`."""
+
+    batch_size: int  # records a row
+    pack_tokens: int | None  # tokens a row, at most
+    accumulate: int  # rows a step, for each process
+    processes: int
+    share_pictures: bool
+
+    @property
+    def rows_a_step(self) -> int:
+        """Over all processes."""
+        return self.accumulate * self.processes
+
+
+class RowSampler(Sampler[list[int]]):
+    """Rows of numbers of records: every record once an epoch, as many rows in each epoch, and for each process."""
+
+    batch_size = None  # for accelerate: rows differ in length,
+    drop_last = False  # and none of them is left out
+
+    def __init__(
+        self,
+        images: Sequence[Path | None],
+        lengths: Sequence[Length],
+        plan: RowPlan,
+        *,
+        seed: int,
+        epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`epoch` gives, when rows are about to be drawn, the number of the epoch."""
+        self.images = images
+        self.lengths = lengths
+        self.plan = plan
+        self.seed = seed
+        self.epoch = epoch
+        self.most = self._most_of_a_picture() if plan.share_pictures else 1
+        self._count = 0
+        drawn = len(self._draw(epoch=0, attempt=0))
+        if plan.pack_tokens is not None:
+            drawn = min(self._whole_rounds(drawn + int(drawn * SPARE_ROWS)), len(images))
+        self._count = drawn
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch = self.epoch()
+        draws = (self._draw(epoch, attempt) for attempt in count())
+        yield from next(rows for rows in draws if len(rows) == self._count)
+
+    def _draw(self, epoch: int, attempt: int) -> list[list[int]]:
+        """The rows of an epoch; by tokens it may take several attempts until they are no more than in the others."""
+        rng = np.random.default_rng([self.seed, epoch, attempt])
+        groups = group_questions(self.images, self.most, rng)
+        if self.plan.pack_tokens is None:
+            return self._draw_by_records(groups)
+        measured = [part for members in groups for part in fit(members, self.lengths, self.plan.pack_tokens)]
+        rows = join_members(fill(measured, self.plan.pack_tokens, cut=False))
+        rows = split_rows(rows, max(self._whole_rounds(len(rows)), self._count))
+        return [rows[place] for place in rng.permutation(len(rows))]
+
+    def _draw_by_records(self, groups: Sequence[list[int]]) -> list[list[int]]:
+        """A step holds the same records however many rows and processes it is cut into."""
+        size = self.plan.batch_size
+        rows: list[list[int]] = []
+        for step in fill([Group(members, len(members)) for members in groups], size * self.plan.rows_a_step, cut=True):
+            own = join_members(fill(step, size, cut=True))
+            rows += split_rows(own, self._whole_rounds(len(own)))
+        return rows
+
+    def _whole_rounds(self, rows: int) -> int:
+        return -(-rows // self.plan.processes) * self.plan.processes
+
+    def _most_of_a_picture(self) -> int:
+        """How many questions about one picture may be in a step, from how many a step holds."""
+        plan = self.plan
+        questions: float = plan.batch_size
+        if plan.pack_tokens is not None and self.images:
+            pictures = dict(zip(self.images, self.lengths, strict=True))
+            shared = sum(length.shared for length in pictures.values())
+            own = sum(length.tokens - length.shared for length in self.lengths)
+            questions = len(self.images) * plan.pack_tokens / (shared + own)
+        return max(1, int(questions * plan.rows_a_step * MOST_OF_A_STEP))
+
+
+def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Generator) -> list[list[int]]:
+    """Numbers in random groups of up to `most` about one picture, the groups in random order."""
+    by_image: dict[Path, list[int]] = {}
+    groups: list[list[int]] = []
+    for number in rng.permutation(len(images)).tolist():
+        image = images[number]
+        if image is None:
+            groups.append([number])
+        else:
+            by_image.setdefault(image, []).append(number)
+    groups += [found[start : start + most] for found in by_image.values() for start in range(0, len(found), most)]
+    return [groups[place] for place in rng.permutation(len(groups))]
+
+
+def fit(members: Sequence[int], lengths: Sequence[Length], budget: int) -> list[Group]:
+    """Questions about one picture in groups of up to `budget` tokens, the picture counted once in each."""
+    groups: list[Group] = []
+    for number in members:
+        tokens, shared = lengths[number]
+        added = groups[-1].size + tokens - shared if groups else 0
+        if groups and added <= budget:
+            groups[-1] = Group([*groups[-1].members, number], added)
+        else:
+            groups.append(Group([number], tokens))
+    return groups
+
+
+def fill(groups: Sequence[Group], size: int, *, cut: bool) -> list[list[Group]]:
+    """The groups in bins of `size`, the last of what is left.
+
+    A group that does not fit waits, if one a little further on does. Where none does it is cut, if it is of records
+    that each take 1, or a new bin begun.
+    """
+    waiting, bins, room = deque(groups), list[list[Group]](), 0
+    while waiting:
+        ahead = islice(waiting, LOOK_AHEAD)
+        place = next((place for place, group in enumerate(ahead) if group.size <= room), None)
+        if place is None and not (cut and room):
+            bins.append([])
+            room = max(size, waiting[0].size if not cut else 0)
+            continue
+        group = waiting[place or 0]
+        del waiting[place or 0]
+        if place is None:
+            waiting.appendleft(Group(group.members[room:], group.size - room))
+            group = Group(group.members[:room], room)
+        bins[-1].append(group)
+        room -= group.size
+    return bins
+
+
+def join_members(rows: Sequence[Sequence[Group]]) -> list[list[int]]:
+    """The numbers in each row, group by group."""
+    return [[number for group in row for number in group.members] for row in rows]
+
+
+def split_rows(rows: Sequence[list[int]], wanted: int) -> list[list[int]]:
+    """The rows, the longest of them halved until they are `wanted`, or none has two members any more."""
+    longest = [(-len(row), place) for place, row in enumerate(rows)]
+    heapq.heapify(longest)
+    halves = list(rows)
+    while len(halves) < wanted and longest and -longest[0][0] > 1:
+        _, place = heapq.heappop(longest)
+        middle = len(halves[place]) // 2
+        halves.append(halves[place][middle:])
+        halves[place] = halves[place][:middle]
+        for half in (place, len(halves) - 1):
+            heapq.heappush(longest, (-len(halves[half]), half))
+    return halves

@@ -1,0 +1,177 @@
+"""Rows: every record once an epoch, questions about one picture together, budgets kept, the same order every time."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundling.training.rows import Group, Length, RowPlan, RowSampler, fill, fit, group_questions, split_rows
+
+PICTURES = st.lists(st.sampled_from("abcdefg"), max_size=60)
+
+
+def plan_of(**values: Any) -> RowPlan:
+    plain: dict[str, Any] = {"batch_size": 1, "pack_tokens": None, "accumulate": 1, "processes": 1}
+    return RowPlan(**plain | {"share_pictures": True} | values)
+
+
+def sampler_of(images: list[str], plan: RowPlan, *, seed: int = 1, epoch: int = 0) -> RowSampler:
+    """Samples of 20 to 49 tokens behind a picture of 100."""
+    lengths = [Length(120 + 7 * number % 30, 100) for number in range(len(images))]
+    return RowSampler([Path(image) for image in images], lengths, plan, seed=seed, epoch=lambda: epoch)
+
+
+def tokens_of(row: list[int], sampler: RowSampler, *, shared: bool) -> int:
+    own = sum(sampler.lengths[number].tokens - sampler.lengths[number].shared for number in row)
+    pictures = {sampler.images[number] for number in row} if shared else row
+    return own + 100 * len(pictures)
+
+
+# ---- by records ------------------------------------------------------------------------------------------------
+
+
+@given(images=PICTURES, size=st.integers(1, 9), accumulate=st.integers(1, 3))
+def test_an_epoch_has_every_record_once_in_rows_of_the_size(images: list[str], size: int, accumulate: int):
+    sampler = sampler_of(images, plan_of(batch_size=size, accumulate=accumulate))
+    rows = list(sampler)
+
+    assert sorted(chain(*rows)) == list(range(len(images)))
+    assert len(rows) == len(sampler) == -(-len(images) // size)
+    assert {len(row) for row in rows[:-1]} <= {size}
+
+
+@given(images=PICTURES, size=st.sampled_from([4, 8, 12]))
+def test_a_step_holds_the_same_records_however_it_is_cut(images: list[str], size: int):
+    whole = list(sampler_of(images, plan_of(batch_size=size)))
+
+    for rows, processes in ((2, 1), (1, 2), (2, 2), (1, 4)):
+        plan = plan_of(batch_size=size // (rows * processes), accumulate=rows, processes=processes)
+        cut = list(sampler_of(images, plan))
+        for number, step in enumerate(whole[: len(images) // size]):
+            pieces = cut[number * plan.rows_a_step : (number + 1) * plan.rows_a_step]
+            assert sorted(chain(*pieces)) == sorted(step)
+        assert sorted(chain(*cut)) == list(range(len(images)))
+
+
+@given(images=st.lists(st.sampled_from("abcdefg"), min_size=4, max_size=60), pack=st.sampled_from([None, 300]))
+def test_every_process_gets_as_many_rows(images: list[str], pack: int | None):
+    for processes in (1, 2, 3, 4):
+        size = 1 if pack else 4
+        sampler = sampler_of(images, plan_of(batch_size=size, pack_tokens=pack, processes=processes))
+        rows = list(sampler)
+        assert len(rows) == len(sampler) and all(rows)
+        rest = len(images) % (size * processes)
+        too_few = len(rows) == len(images) if pack else 0 < rest < processes
+        assert len(rows) % processes == 0 or too_few, "else accelerate repeats the epoch's first rows"
+
+
+# ---- by tokens -------------------------------------------------------------------------------------------------
+
+
+@given(
+    images=st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60),
+    budget=st.integers(150, 900),
+    shared=st.booleans(),
+    epoch=st.integers(0, 5),
+)
+def test_no_row_is_over_its_budget(images: list[str], budget: int, shared: bool, epoch: int):
+    sampler = sampler_of(images, plan_of(pack_tokens=budget, share_pictures=shared), epoch=epoch)
+    rows = list(sampler)
+
+    assert sorted(chain(*rows)) == list(range(len(images)))
+    assert max(tokens_of(row, sampler, shared=shared) for row in rows) <= budget
+    assert len(rows) == len(sampler), "every epoch takes as many steps"
+
+
+def test_rows_are_well_filled_and_sharing_makes_them_fewer():
+    rng = np.random.default_rng(0)
+    images = [f"{number}" for number in rng.integers(0, 300, size=1000)]
+    together = sampler_of(images, plan_of(pack_tokens=2000, accumulate=4))
+    apart = sampler_of(images, plan_of(pack_tokens=2000, accumulate=4, share_pictures=False))
+
+    for sampler, shared in ((together, True), (apart, False)):
+        filled = [tokens_of(row, sampler, shared=shared) / 2000 for row in sampler]
+        assert np.mean(filled) > 0.93, f"{np.mean(filled):.3f} of a row"
+    assert len(together) < 0.6 * len(apart)
+
+
+@pytest.mark.parametrize("plan", [plan_of(batch_size=8, accumulate=4), plan_of(pack_tokens=2000, accumulate=2)])
+def test_no_picture_owns_a_step(plan: RowPlan):
+    images = ["much"] * 100 + [f"{number}" for number in range(400)]
+    sampler = sampler_of(images, plan)
+    groups = group_questions(sampler.images, sampler.most, np.random.default_rng(0))
+    a_step = len(images) / (len(sampler) / plan.rows_a_step)
+
+    assert 1 < max(map(len, groups)) <= 0.3 * a_step
+
+
+# ---- the order -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pack", [None, 700])
+def test_an_order_depends_on_seed_and_epoch_alone(pack: int | None):
+    images = [f"{number % 20}" for number in range(60)]
+
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        plan = plan_of(batch_size=1 if pack else 8, pack_tokens=pack)
+        return list(sampler_of(images, plan, seed=seed, epoch=epoch))
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(1, 1) and order(1, 0) != order(2, 0)
+
+
+def test_questions_about_a_picture_are_together_as_often_as_they_may():
+    groups = group_questions([Path(image) for image in "aaaaabbbc"], 2, np.random.default_rng(0))
+
+    assert sorted(map(len, groups)) == [1, 1, 1, 2, 2, 2]
+    assert all(len({"aaaaabbbc"[number] for number in group}) == 1 for group in groups)
+
+
+def test_records_without_a_picture_stand_alone():
+    groups = group_questions([None, Path("a"), None, Path("a")], 4, np.random.default_rng(0))
+
+    assert sorted(map(sorted, groups)) == [[0], [1, 3], [2]]
+
+
+# ---- filling ---------------------------------------------------------------------------------------------------
+
+
+def counted(*groups: list[int]) -> list[Group]:
+    return [Group(members, len(members)) for members in groups]
+
+
+def members(bins: list[list[Group]]) -> list[list[list[int]]]:
+    return [[group.members for group in one] for one in bins]
+
+
+def test_groups_keep_within_their_rows_where_that_is_possible():
+    assert members(fill(counted([0, 1, 2], [3, 4], [5], [6, 7]), 4, cut=True)) == [[[0, 1, 2], [5]], [[3, 4], [6, 7]]]
+    assert members(fill(counted([0, 1, 2], [3, 4]), 4, cut=True)) == [[[0, 1, 2], [3]], [[4]]]
+    assert members(fill(counted([0, 1, 2, 3, 4]), 2, cut=True)) == [[[0, 1]], [[2, 3]], [[4]]]
+    assert fill([], 2, cut=True) == []
+
+
+def test_groups_of_tokens_are_not_cut():
+    groups = [Group([0], 70), Group([1], 50), Group([2], 30), Group([3], 120)]
+
+    assert members(fill(groups, 100, cut=False)) == [[[0], [2]], [[1]], [[3]]], "the last alone, over the budget"
+
+
+def test_a_pictures_questions_are_counted_with_the_picture_once():
+    lengths = [Length(120, 100), Length(130, 100), Length(140, 100)]
+
+    assert fit([0, 1, 2], lengths, 200) == [Group([0, 1, 2], 190)]
+    assert fit([0, 1, 2], lengths, 160) == [Group([0, 1], 150), Group([2], 140)]
+    assert fit([0, 1, 2], lengths, 10) == [Group([0], 120), Group([1], 130), Group([2], 140)]
+
+
+def test_the_longest_rows_are_halved():
+    assert split_rows([[0], [1, 2, 3], [4, 5]], 4) == [[0], [1], [4, 5], [2, 3]]
+    assert split_rows([[0], [1, 2]], 9) == [[0], [1], [2]], "as far as it goes"
+    assert split_rows([[0, 1]], 1) == [[0, 1]]
