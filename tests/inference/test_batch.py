@@ -28,7 +28,7 @@ from groundling.inference.batch import (
     pack_row,
     pad_left,
 )
-from groundling.model.attention import Stretch
+from groundling.model.layout import Stretch
 from groundling.model.processor import Patches, Processor
 
 MUG = Record(question="the mug", image=None, targets=(Target(box=(10, 20, 30, 60), label="mug"),))
@@ -265,7 +265,7 @@ def test_a_row_by_hand():
     assert row["input_ids"].tolist() == [[7, 8, 3, picture, 4, 7, 8]]
     assert row["labels"].tolist() == [[IGNORED, 8, IGNORED, IGNORED, 4, IGNORED, 8]]
     assert row["position_ids"].tolist() == [[[0, 1, 0, 1, 2, 0, 1]]] * 4
-    assert row["stretches"] == [Stretch(2), Stretch(3), Stretch(2)]
+    assert row["layout"].stretches == [Stretch(2), Stretch(3), Stretch(2)]
     assert row["use_cache"] is False
     assert "attention_mask" not in row
     assert row["pixels"] is not pixels and torch.equal(row["pixels"], pixels)
@@ -285,7 +285,7 @@ def test_questions_about_one_picture_go_on_from_what_they_begin_with():
     assert row["input_ids"].tolist() == [[3, picture, 4, 5, 6, 3, picture, 4, 5, 6, 7]]
     assert row["labels"].tolist() == [[IGNORED] * 4 + [6] + [IGNORED] * 2 + [4, 5, 6, 7]]
     assert row["position_ids"][0].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5]]
-    assert row["stretches"] == [Stretch(5), Stretch(3), Stretch(3, prefix=3, root=0)]
+    assert row["layout"].stretches == [Stretch(5), Stretch(3), Stretch(3, prefix=3, root=0)]
     assert row["pixels"].mean(dim=1).tolist() == [1] * 4 + [0] * 4
 
 
@@ -297,14 +297,14 @@ def test_a_picture_behind_other_words_is_not_shared():
 
     row = pack_row(samples, processor)
 
-    assert row["stretches"] == [Stretch(4), Stretch(4)]
+    assert row["layout"].stretches == [Stretch(4), Stretch(4)]
     assert row["image_grid_thw"].tolist() == [[1, 2, 2]] * 2
 
 
 def test_a_row_of_words_has_no_pixels():
     row = pack_row([Sample([7, 8], [IGNORED, 8], None)], build_family_processor("qwen2_5_vl"))
 
-    assert set(row) == {"input_ids", "labels", "position_ids", "stretches", "use_cache"}
+    assert set(row) == {"input_ids", "labels", "position_ids", "layout", "use_cache"}
 
 
 def test_prompts_are_padded_on_the_left():

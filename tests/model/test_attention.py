@@ -13,15 +13,15 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from groundling.dialect.family import FAMILIES
+from groundling.errors import ContractError
 from groundling.inference.batch import IGNORED, Sample, pack_row, pad_left
 from groundling.model.attention import (
     PACKED_ATTENTION,
-    Stretch,
-    equal_places,
     packed_attention,
     padded_attention,
     use_packed_attention,
 )
+from groundling.model.layout import Layout, Stretch, equal_places
 from groundling.model.processor import Processor
 
 # ---- by hand ---------------------------------------------------------------------------------------------------
@@ -32,9 +32,9 @@ def test_equal_shapes_stand_together():
     assert equal_places([]) == []
 
 
-def lengths(*several: int) -> list[Stretch]:
+def lengths(*several: int) -> Layout:
     """Stretches that see themselves only."""
-    return [Stretch(length) for length in several]
+    return Layout([Stretch(length) for length in several])
 
 
 def attend(values: Sequence[float], **options: Any) -> list[float]:
@@ -48,20 +48,20 @@ def attend(values: Sequence[float], **options: Any) -> list[float]:
 
 
 def test_a_token_sees_itself_and_what_came_before_in_its_sample():
-    assert attend([8, 2, 4], is_causal=True, stretches=lengths(1, 2)) == [8, 2, 3]
-    assert attend([8, 2, 4], is_causal=True, stretches=lengths(3)) == pytest.approx([8, 5, 14 / 3])
+    assert attend([8, 2, 4], is_causal=True, layout=lengths(1, 2)) == [8, 2, 3]
+    assert attend([8, 2, 4], is_causal=True, layout=lengths(3)) == pytest.approx([8, 5, 14 / 3])
 
 
 def test_a_token_sees_the_prefix_that_its_stretch_goes_on_from():
     row = [Stretch(1), Stretch(3), Stretch(2, prefix=2, root=1), Stretch(1, prefix=1, root=1)]
 
-    assert attend([100, 2, 4, 90, 6, 8, 4], is_causal=True, stretches=row) == [100, 2, 3, 32, 4, 5, 3]
+    assert attend([100, 2, 4, 90, 6, 8, 4], is_causal=True, layout=Layout(row)) == [100, 2, 3, 32, 4, 5, 3]
 
 
 def test_stretches_of_one_shape_on_several_prefixes_keep_apart():
     row = [Stretch(2), Stretch(1, prefix=2, root=0), Stretch(2), Stretch(1, prefix=2, root=2)]
 
-    assert attend([1, 3, 5, 10, 30, 50], is_causal=True, stretches=row) == [1, 2, 3, 10, 20, 30]
+    assert attend([1, 3, 5, 10, 30, 50], is_causal=True, layout=Layout(row)) == [1, 2, 3, 10, 20, 30]
 
 
 def test_a_patch_sees_all_of_its_window():
@@ -71,20 +71,20 @@ def test_a_patch_sees_all_of_its_window():
 
 
 def test_the_order_survives_lengths_that_come_again_and_empty_ones():
-    assert attend([1, 3, 9, 5, 7], is_causal=False, stretches=lengths(2, 1, 0, 2)) == [2, 2, 9, 6, 6]
+    assert attend([1, 3, 9, 5, 7], is_causal=False, layout=lengths(2, 1, 0, 2)) == [2, 2, 9, 6, 6]
 
 
 def test_the_vision_towers_own_bounds_go_before_the_rows():
     windows = torch.tensor([0, 2, 4])
 
-    assert attend([1, 3, 5, 7], is_causal=False, cu_seq_lens_q=windows, stretches=lengths(1)) == [2, 2, 6, 6]
+    assert attend([1, 3, 5, 7], is_causal=False, cu_seq_lens_q=windows, layout=lengths(1)) == [2, 2, 6, 6]
 
 
 def test_fewer_keys_than_queries_are_shared():
     query, key = torch.zeros(1, 4, 2, 1), torch.zeros(1, 2, 2, 1)
     values = torch.tensor([[2.0, 4.0], [10.0, 30.0]]).reshape(1, 2, 2, 1)
 
-    found, _ = packed_attention(torch.nn.Module(), query, key, values, is_causal=True, stretches=lengths(2))
+    found, _ = packed_attention(torch.nn.Module(), query, key, values, is_causal=True, layout=lengths(2))
 
     assert found[0, :, :, 0].tolist() == [[2, 2, 10, 10], [3, 3, 20, 20]]
 
@@ -93,11 +93,11 @@ def test_fewer_keys_than_queries_are_shared():
     "options",
     [
         {},
-        {"stretches": [Stretch(2)]},
-        {"stretches": [Stretch(3)], "attention_mask": torch.ones(1, 3)},
-        {"stretches": [Stretch(3)], "sliding_window": 2},
+        {"layout": Layout([Stretch(2)])},
+        {"layout": Layout([Stretch(3)]), "attention_mask": torch.ones(1, 3)},
+        {"layout": Layout([Stretch(3)]), "sliding_window": 2},
     ],
-    ids=["no stretches", "too short", "a mask", "a sliding window"],
+    ids=["no layout", "too short", "a mask", "a sliding window"],
 )
 def test_what_cannot_be_a_packed_row_is_refused(options: dict[str, Any]):
     with pytest.raises(AssertionError, match="a packed"):
@@ -117,8 +117,8 @@ def run_packed(model: PreTrainedModel, samples: Sequence[Sample], processor: Pro
     row = processor.normalise(pack_row(samples, processor))
     del row["labels"]
     use_packed_attention(model)
-    own = model(**row).logits[0].split([stretch.length for stretch in row["stretches"]])
-    return [torch.cat([own[at.root][: at.prefix], part]) for at, part in zip(row["stretches"], own, strict=True)]
+    own = model(**row).logits[0].split([stretch.length for stretch in row["layout"].stretches])
+    return [torch.cat([own[at.root][: at.prefix], part]) for at, part in zip(row["layout"].stretches, own, strict=True)]
 
 
 def run_padded(model: PreTrainedModel, samples: Sequence[Sample], processor: Processor) -> list[torch.Tensor]:
@@ -174,7 +174,7 @@ def test_a_shared_picture_is_seen_once(processor: Processor):
     assert row["image_grid_thw"].tolist() == [list(patches.grid) for patches in pictures.values()]
     shown = sum(sample.input_ids.count(processor.image_token_id) for sample in samples)
     assert row["input_ids"].eq(processor.image_token_id).sum() < shown
-    assert sum(stretch.prefix > 0 for stretch in row["stretches"]) == 3
+    assert sum(stretch.prefix > 0 for stretch in row["layout"].stretches) == 3
     assert row["labels"].ne(IGNORED).sum() == sum(label != IGNORED for one in samples for label in one.labels)
 
 
@@ -206,13 +206,13 @@ def test_a_changed_sample_changes_no_other(processor: Processor):
 
 
 @torch.no_grad()
-def test_without_its_stretches_the_row_would_be_one_long_sample(processor: Processor):
+def test_without_its_layout_the_row_would_be_one_long_sample(processor: Processor):
     model = build_family_model(processor)
     samples = draw_samples(processor)
     row = processor.normalise(pack_row(samples, processor))
     kept = run_packed(model, samples, processor)[-1]
 
-    row["stretches"] = lengths(row["input_ids"].shape[1])
+    row["layout"] = lengths(row["input_ids"].shape[1])
     mixed = model(**row).logits[0, -len(kept) :]
 
     assert (mixed - kept).abs().max() > 1e-2, "the tests above could not see contamination"
@@ -226,6 +226,14 @@ def test_a_row_of_one_sample_is_a_plain_forward(processor: Processor):
         (alone,) = run_padded(model, [sample], processor)
         (packed,) = run_packed(model, [sample], processor)
         torch.testing.assert_close(packed, alone, atol=1e-6, rtol=0)
+
+
+def test_layers_that_would_mix_samples_are_refused():
+    model = build_family_model(build_family_processor("qwen2_5_vl"))
+    model.config.text_config.layer_types = ["linear_attention", "full_attention"]
+
+    with pytest.raises(ContractError, match="its layers of linear_attention would mix the samples of a row"):
+        use_packed_attention(model)
 
 
 # ---- switching -------------------------------------------------------------------------------------------------

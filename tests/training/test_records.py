@@ -233,7 +233,7 @@ def test_only_a_row_of_words_alone_gets_a_blank_picture(tiny_processor: Processo
     assert torch.equal(row["input_ids"][:, :length], plain["input_ids"])
     assert torch.equal(row["labels"][:, :length], plain["labels"])
     assert row["labels"][0, length:].eq(IGNORED).all(), "nobody is asked about the blank picture"
-    assert row["stretches"][:-1] == plain["stretches"]
+    assert row["layout"].stretches[:-1] == plain["layout"].stretches
     both = join_samples([*words, seen], tiny_processor)
     assert torch.equal(both["input_ids"], pack_row([*words, seen], tiny_processor)["input_ids"])
 
@@ -250,10 +250,14 @@ def test_a_picture_is_opened_once_a_row(
     samples = dataset.__getitems__([0, 1, 2])
 
     assert opened == [one.image, other.image]
-    assert [stretch.prefix > 0 for stretch in pack_row(samples, tiny_processor)["stretches"]] == [False, False, True]
+    assert [stretch.prefix > 0 for stretch in pack_row(samples, tiny_processor)["layout"].stretches] == [
+        False,
+        False,
+        True,
+    ]
     assert samples[1].input_ids == dataset[1].input_ids
     apart = RecordDataset(records, tiny_processor, max_pixels=10**8, share_pictures=False).__getitems__([0, 1, 2])
-    assert not any(stretch.prefix for stretch in pack_row(apart, tiny_processor)["stretches"])
+    assert not any(stretch.prefix for stretch in pack_row(apart, tiny_processor)["layout"].stretches)
 
 
 def test_words_shapes_and_several_files_train_together(recipe: Recipe, scenes: Path) -> None:

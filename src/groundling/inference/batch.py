@@ -23,7 +23,7 @@ from groundling.dialect.answer import Item, write_answer
 from groundling.dialect.prompt import Piece, write_prompt
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
-from groundling.model.attention import Stretch
+from groundling.model.layout import Layout, Stretch
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 
@@ -148,7 +148,7 @@ def pack_row(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
     """The samples as one row without padding: what the model's forward takes for training.
 
     `input_ids`, `labels` (1, T); `position_ids` (4, 1, T), the text position first, then time, row, column, all
-    restarting with each sample; `stretches`, for `packed_attention`; pixels and grids of the pictures in order. Samples
+    restarting with each sample; `layout`, for `packed_attention`; pixels and grids of the pictures in order. Samples
     that hold the same `patches` object share what they begin with.
     """
     stretches = share_prefixes(samples, processor)
@@ -158,7 +158,7 @@ def pack_row(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:
         "input_ids": torch.tensor([_joined([sample.input_ids for sample in samples], starts)]),
         "labels": torch.tensor([_joined([sample.labels for sample in samples], starts)]),
         "position_ids": torch.cat(positions, dim=1).unsqueeze(1),
-        "stretches": stretches,  # no tensor: read on the CPU in every layer
+        "layout": Layout(stretches),
         "use_cache": False,
     }
     assert row["position_ids"].shape == (4, 1, row["input_ids"].shape[1]), (
