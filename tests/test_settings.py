@@ -187,7 +187,7 @@ trainer:
         "first.yaml:4: images: min_tokens is 65; expected at most max_tokens, 64",
         "first.yaml:5: prompt.template: the prompt template 'hello' has no {question} in it",
         "first.yaml:7: train.epochs: found True; expected a number",
-        "command line: train.batch_size is 0; expected greater than or equal to 1 (samples per device and step)",
+        "command line: train.batch_size is 0; expected greater than or equal to 1 (samples per device and batch)",
         "first.yaml:8: train.learning_rate is 'fast'; expected a valid number, unable to parse string as a number "
         "(the learning rate at its peak)",
         "first.yaml:9: evaluate is 3; expected settings by name",
@@ -275,3 +275,10 @@ def test_read_recipe_says_where_each_setting_stands(recipe: Path) -> None:
     assert read.place("data.train") == f"{recipe}:2"
     assert read.place("train.epochs") == str(recipe)
     assert (read.notes, read.is_tutorial) == ([], False)
+
+
+def test_a_batch_is_measured_in_samples_or_in_tokens(recipe: Path) -> None:
+    assert problems(recipe, "train.batch_size=2", "train.pack_tokens=4096") == [
+        "command line: train: batch_size is 2 and pack_tokens 4096; set one, as each says how much a batch holds"
+    ]
+    assert load_settings(recipe, ["train.pack_tokens=4096"]).train.pack_tokens == 4096

@@ -265,6 +265,9 @@ class Train(_Section):
     gradient_checkpointing: bool = Field(
         default=False, description="whether activations are computed twice to save memory"
     )
+    liger: bool = Field(
+        default=False, description="whether liger-kernel's norms, rotations and SwiGLU are used; needs a GPU"
+    )
     seed: Whole = Field(default=0, ge=0, lt=2**32, description="seed of sampling, dropout and new weights")
     workers: Whole | None = Field(
         default=None,

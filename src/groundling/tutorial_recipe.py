@@ -40,6 +40,7 @@ OWNED: dict[str, str] = {
     "activation_checkpointing": "train.gradient_checkpointing",
     "seed": "train.seed",
     "dataloader_num_workers": "train.workers",
+    "use_liger_kernel": "train.liger",
     "eval_steps": "evaluate.every",
     "per_device_eval_batch_size": "evaluate.batch_size",
 }
@@ -64,6 +65,7 @@ DECIDED: dict[str, str] = {
     "train_sampling_strategy": "questions about one picture stand side by side (train.share_pictures)",
     "group_by_length": "nothing is padded, so like lengths need not come together",
     "dataloader_drop_last": "every record is seen once an epoch",
+    "liger_kernel_config": "train.liger takes all of its kernels but the losses, which would need all logits",
     "average_tokens_across_devices": "the loss is always a mean over the answer tokens of all devices",
     "hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",
     "push_to_hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",

@@ -17,8 +17,9 @@ from groundling.errors import TrainingError
 from groundling.model.load import find_checkpoint, load_model
 from groundling.model.tune import PARTS, part_of
 from groundling.settings import Settings, load_settings
+from groundling.training import train as module
 from groundling.training.checkpoint import list_checkpoints
-from groundling.training.train import build_arguments
+from groundling.training.train import build_arguments, loading_arguments
 
 LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8, "dropout": 0}}
 STILL = {"max_steps": 1, "learning_rate": 1e-60}  # one step, less than any float32
@@ -250,6 +251,27 @@ def test_unknown_and_refused_arguments_are_told() -> None:
         build_arguments(settings_of(trainer={"adam_beta22": 0.95, "lerning": 2}))
     with pytest.raises(gl.SettingsError, match=r"TrainingArguments refuses the recipe: .*no_such_optimizer"):
         build_arguments(settings_of(trainer={"optim": "no_such_optimizer"}))
+
+
+def test_ligers_kernels_are_taken_without_its_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(gl.SettingsError, match=r'liger-kernel is not installed; pip install "groundling\[gpu\]"'):
+        build_arguments(settings_of(train={"liger": True}))
+    monkeypatch.setattr(module, "find_spec", lambda _: object())
+    with pytest.raises(gl.SettingsError, match="liger-kernel needs a GPU, and there is none"):
+        build_arguments(settings_of(train={"liger": True}))
+    monkeypatch.setattr(module, "_refuse_missing_liger", lambda: None)
+    arguments = build_arguments(settings_of(train={"liger": True}))
+    assert arguments.use_liger_kernel
+    assert arguments.liger_kernel_config == {"cross_entropy": False, "fused_linear_cross_entropy": False}
+
+
+def test_pictures_are_loaded_by_so_many_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert build_arguments(settings_of()).dataloader_num_workers == 0, "beside no GPU none"
+    assert build_arguments(settings_of(train={"workers": 2})).dataloader_num_workers == 2
+    for cores, processes, wanted in ((64, 8, 4), (16, 8, 1), (2, 1, 1), (1, 1, 1), (4, 1, 3)):
+        monkeypatch.setattr(module.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert loading_arguments(None, has_gpu=True)["dataloader_num_workers"] == wanted
 
 
 def test_bf16_runs_on_a_cpu(recipe: Recipe) -> None:

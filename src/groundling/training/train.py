@@ -9,6 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ from groundling.training.trainer import GroundingTrainer
 from groundling.tutorial_recipe import DECIDED, OWNED
 
 MOST_WORKERS = 4  # by default: some 80 megapixel pictures a second each, or 20 of a phone's twelve
+_LIGER_LOSSES = ("cross_entropy", "fused_linear_cross_entropy")
 _BELOW_ONE = math.nextafter(1, 0)  # transformers takes a warmup_steps below 1 as a share of the steps
 
 log = logging.getLogger(__name__)
@@ -137,7 +139,7 @@ def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
         "max_grad_norm": plan.max_grad_norm,
         "bf16": has_gpu and torch.cuda.is_bf16_supported() if plan.bf16 == "auto" else plan.bf16,
         "seed": plan.seed,
-        **_loading_arguments(plan.workers, has_gpu=has_gpu),
+        **loading_arguments(plan.workers, has_gpu=has_gpu),
         "use_cpu": not has_gpu,
         "eval_strategy": "steps" if every else "no",
         "eval_steps": every or None,
@@ -153,6 +155,10 @@ def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,  # every row has a picture, so every weight a gradient
     }
+    if plan.liger:
+        _refuse_missing_liger()
+        # its losses would want logits of every token, or make them; ours are of the learned ones
+        options |= {"use_liger_kernel": True, "liger_kernel_config": dict.fromkeys(_LIGER_LOSSES, False)}
     if plan.gradient_checkpointing:
         # from transformers 5.23 on under another name
         name = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
@@ -160,7 +166,14 @@ def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
     return options
 
 
-def _loading_arguments(workers: int | None, *, has_gpu: bool) -> dict[str, Any]:
+def _refuse_missing_liger() -> None:
+    if find_spec("liger_kernel") is None:
+        raise SettingsError('train.liger: liger-kernel is not installed; pip install "groundling[gpu]"')
+    if not torch.cuda.is_available():
+        raise SettingsError("train.liger: liger-kernel needs a GPU, and there is none; leave it false")
+
+
+def loading_arguments(workers: int | None, *, has_gpu: bool) -> dict[str, Any]:
     """Rows are made ready while the GPU is at work; on a CPU that would only take its cores away."""
     if workers is None:
         cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
