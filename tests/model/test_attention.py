@@ -17,8 +17,8 @@ from groundling.errors import ContractError
 from groundling.inference.batch import IGNORED, Sample, pack_row, pad_left
 from groundling.model.attention import (
     PACKED_ATTENTION,
+    attend_padded,
     packed_attention,
-    padded_attention,
     use_packed_attention,
 )
 from groundling.model.layout import Layout, Stretch, equal_places
@@ -247,7 +247,7 @@ def test_answering_pads_the_words_and_packs_the_pictures_for_a_while(processor: 
     model = build_family_model(processor)
     model.set_attn_implementation({"text_config": "eager", "vision_config": "sdpa"})
 
-    with pytest.raises(KeyError, match="stop"), padded_attention(model):
+    with pytest.raises(KeyError, match="stop"), attend_padded(model):
         assert attention_of(model) == ("sdpa", PACKED_ATTENTION)
         raise KeyError("stop")
 

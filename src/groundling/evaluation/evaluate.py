@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from groundling.data.record import Record
+from groundling.errors import ImageError
+from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
 from groundling.evaluation.metrics import Prediction
-from groundling.evaluation.report import Report, build_report, write_report
+from groundling.evaluation.report import Report, build_report, hash_records, write_report
 from groundling.geometry.images import MAX_PIXELS
 from groundling.inference.predict import BATCH_SIZE, MAX_NEW_TOKENS, Grounder, Question
 from groundling.model.contract import installed_versions
@@ -27,11 +30,14 @@ def evaluate(
 ) -> Report:
     """The model's scores on the records; with `to`, also a folder of report.json, predictions.jsonl and report.html.
 
+    Broken off and called again, it goes on from the answers that it had written to that folder.
+
     General instruction data among the records is not asked. ImageError names a picture that cannot be
     read: `check` finds those beforehand, and `data.check.usable` leaves their records out.
     """
     asked = [record for record in records if record.answer is None]
-    predictions = predict_records(
+    ask = partial(
+        predict_records,
         grounder,
         asked,
         batch_size=batch_size,
@@ -39,6 +45,17 @@ def evaluate(
         max_pixels=max_pixels,
         progress=progress,
     )
+    if to is None or grounder.weights is None:
+        predictions = ask()
+    else:
+        told = {
+            "weights": grounder.weights,
+            "contract": grounder.contract.to_json(),
+            "records": hash_records(asked),
+            "max_new_tokens": max_new_tokens,
+        }
+        with open_answers(Path(to), told) as log:
+            predictions = ask(log=log)
     report = build_report(
         predictions,
         contract=grounder.contract.to_json(),
@@ -58,18 +75,30 @@ def predict_records(
     max_new_tokens: int = MAX_NEW_TOKENS,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
+    log: AnswerLog | None = None,
 ) -> list[Prediction]:
-    """The model's answer to each record's question, in order."""
-    questions = [Question(_picture_of(record), record.question) for record in records]
-    answers = grounder.answer_each(
+    """The model's answer to each record's question, in order; those that the log holds already are not asked again.
+
+    ImageError names a picture that cannot be read.
+    """
+    predictions: dict[int, Prediction] = {}
+    for place, kept in (log.kept if log else {}).items():
+        found = grounder.read(kept.text, kept.seen, kept.original)
+        predictions[place] = Prediction(records[place], found.answer, found.original)
+    places = [place for place in range(len(records)) if place not in predictions]
+    questions = [Question(_picture_of(records[place]), records[place].question) for place in places]
+    for number, found in grounder.answer_each(
         questions, batch_size=batch_size, max_new_tokens=max_new_tokens, max_pixels=max_pixels
-    )
-    predictions: list[Prediction] = []
-    for record, found in zip(records, answers, strict=True):
-        predictions.append(Prediction(record, found.answer, found.original))
+    ):
+        if isinstance(found, ImageError):
+            raise found
+        answer, place = found.answer, places[number]
+        predictions[place] = Prediction(records[place], answer, found.original)
+        if log is not None:
+            log.keep(place, KeptAnswer(answer.text, answer.seen, found.original))
         if progress is not None:
             progress(len(predictions), len(records))
-    return predictions
+    return [predictions[place] for place in range(len(records))]
 
 
 def _picture_of(record: Record) -> Path:

@@ -208,6 +208,11 @@ def pad_left(samples: Sequence[Sample], processor: Processor) -> dict[str, torch
     } | _join_pictures(samples)
 
 
+def last_positions(samples: Sequence[Sample], processor: Processor) -> torch.Tensor:
+    """(4, samples): the positions of each sample's last token, as `pack_row` gives them."""
+    return torch.stack([_packed_positions(sample, processor)[:, -1] for sample in samples], dim=1)
+
+
 def _packed_positions(sample: Sample, processor: Processor) -> torch.Tensor:
     grid = None if sample.patches is None else sample.patches.grid
     return torch.cat([torch.arange(len(sample.input_ids))[None], mrope_positions(sample.input_ids, grid, processor)])

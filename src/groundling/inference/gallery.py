@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,14 +99,19 @@ def answer_pictures(
     take the place of a picture.
     """
     drawings = {} if draw is None else _name_drawings(pictures, draw)
-    readable, unreadable = _sort_out(pictures, max_pixels)
-    asked = [(image, text) for image in readable for text in questions]
-    answers = grounder.answer_each([Question(image, text) for image, text in asked], max_pixels=max_pixels)
-    found = [PictureAnswer(image, text, answered) for (image, text), answered in zip(asked, answers, strict=True)]
-    for number, image in enumerate(readable if draw is not None else []):
-        own = found[number * len(questions) : (number + 1) * len(questions)]
-        draw_answers(image, own, drawings[image], max_pixels)
-    return PictureAnswers(found, unreadable)
+    asked = [Question(image, text) for image in pictures for text in questions]
+    found: dict[int, PictureAnswer] = {}
+    unreadable: dict[Path, ImageError] = {}
+    for place, reply in grounder.answer_each(asked, max_pixels=max_pixels):
+        image = pictures[place // len(questions)]
+        if isinstance(reply, ImageError):
+            unreadable[image] = reply
+        else:
+            found[place] = PictureAnswer(image, asked[place].text, reply)
+    answers = [found[place] for place in sorted(found)]
+    for image, own in groupby(answers if draw is not None else [], key=lambda answer: answer.image):
+        draw_answers(image, list(own), drawings[image], max_pixels)
+    return PictureAnswers(answers, list(unreadable.values()))
 
 
 def _name_drawings(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:
@@ -133,16 +138,3 @@ def draw_answers(image: Path, answers: Sequence[PictureAnswer], file: Path, max_
         layers.append(Layer(boxes, COLORS[number % len(COLORS)], labels))
     file.parent.mkdir(parents=True, exist_ok=True)
     draw_boxes(open_image(image, max_pixels=max_pixels), layers).save(file)
-
-
-def _sort_out(pictures: Sequence[Path], max_pixels: int) -> tuple[list[Path], list[ImageError]]:
-    readable: list[Path] = []
-    unreadable: list[ImageError] = []
-    for path in pictures:
-        try:
-            open_image(path, max_pixels=max_pixels)
-        except ImageError as error:
-            unreadable.append(error)
-        else:
-            readable.append(path)
-    return readable, unreadable

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,18 +15,20 @@ import torch
 from transformers import PreTrainedModel
 
 from groundling.dialect.answer import Answer, read_answer
-from groundling.errors import SettingsError
+from groundling.errors import ImageError, SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import MAX_PIXELS, Source, open_image
-from groundling.inference.batch import Sample, encode_question
+from groundling.inference.batch import encode_question
 from groundling.inference.generate import generate_texts
 from groundling.model.contract import Contract
-from groundling.model.load import find_checkpoint, load_model, load_processor
+from groundling.model.load import find_checkpoint, hash_weights, load_model, load_processor
+from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 
 BATCH_SIZE = 16
 BATCHES_AT_ONCE = 4  # read before any is asked, so that questions of like length come together
 MAX_NEW_TOKENS = 512
+MOST_READERS = 8  # threads that open pictures
 
 log = logging.getLogger(__name__)
 
@@ -42,11 +47,17 @@ class Answered(NamedTuple):
     original: Frame
 
 
-class _Asked(NamedTuple):
-    """A question as the model takes it, and its picture's size before and after."""
+class Reply(NamedTuple):
+    """What came of one question: an answer, or why its picture could not be read."""
 
-    prompt: Sample
-    seen: Frame
+    place: int  # of the question among those asked
+    found: Answered | ImageError
+
+
+class _Seen(NamedTuple):
+    """A picture as the model takes it, and its size before."""
+
+    patches: Patches
     original: Frame
 
 
@@ -57,6 +68,7 @@ class Grounder:
     model: PreTrainedModel
     processor: Processor
     name: str
+    weights: str | None = None  # what tells its weights from others': a hash; None for a model still in training
 
     @property
     def contract(self) -> Contract:
@@ -76,7 +88,25 @@ class Grounder:
     ) -> list[Answer]:
         """One answer a question, in order. ImageError names a picture that cannot be read."""
         asked = [Question(image, text) for image, text in questions]
-        return [found.answer for found in self.answer_each(asked, batch_size=batch_size, max_new_tokens=max_new_tokens)]
+        return [found.answer for found in self.answer_all(asked, batch_size=batch_size, max_new_tokens=max_new_tokens)]
+
+    def answer_all(
+        self,
+        questions: Sequence[Question],
+        *,
+        batch_size: int = BATCH_SIZE,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[Answered]:
+        """One answer a question, in order. ImageError names a picture that cannot be read."""
+        answers: dict[int, Answered] = {}
+        for place, found in self.answer_each(
+            questions, batch_size=batch_size, max_new_tokens=max_new_tokens, max_pixels=max_pixels
+        ):
+            if isinstance(found, ImageError):
+                raise found
+            answers[place] = found
+        return [answers[place] for place in range(len(questions))]
 
     def answer_each(
         self,
@@ -85,25 +115,57 @@ class Grounder:
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_pixels: int = MAX_PIXELS,
-    ) -> Iterator[Answered]:
-        """As `predict_many`, a few batches at a time: of those the resized pictures are held, of one the original."""
+    ) -> Iterator[Reply]:
+        """Replies as they come, all about one picture together: each is opened once, and the model sees it once.
+
+        A few batches' pictures are held, and those that come next are read while the model answers.
+        """
         if batch_size < 1 or max_new_tokens < 1:
             raise SettingsError(f"batch_size is {batch_size} and max_new_tokens {max_new_tokens}; both start at 1")
-        for start in range(0, len(questions), batch_size * BATCHES_AT_ONCE):
-            group = questions[start : start + batch_size * BATCHES_AT_ONCE]
-            asked = [self._ask(question, max_pixels) for question in group]
-            prompts = [question.prompt for question in asked]
-            texts = generate_texts(
-                self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens
-            )
-            for text, question in zip(texts, asked, strict=True):
-                answer = read_answer(text, family=self.contract.family, seen=question.seen)
-                yield Answered(answer.to(question.original), question.original)
+        windows = plan_windows([question.image for question in questions], batch_size * BATCHES_AT_ONCE)
+        with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:
 
-    def _ask(self, question: Question, max_pixels: int) -> _Asked:
-        picture = open_image(question.image, max_pixels=max_pixels)
-        patches = self.processor.see(picture)
-        return _Asked(encode_question(self.processor, question.text, patches), patches.seen, Frame(*picture.size))
+            def begin_reading(window: Sequence[Sequence[int]]) -> list[Future[_Seen | ImageError]]:
+                return [readers.submit(self._see, questions[places[0]].image, max_pixels) for places in window]
+
+            coming = begin_reading(windows[0]) if windows else []
+            for window, following in zip_longest(windows, windows[1:], fillvalue=[]):
+                seen = [future.result() for future in coming]
+                coming = begin_reading(following)
+                yield from self._answer_window(questions, window, seen, batch_size, max_new_tokens)
+
+    def _answer_window(
+        self,
+        questions: Sequence[Question],
+        window: Sequence[Sequence[int]],
+        seen: Sequence[_Seen | ImageError],
+        batch_size: int,
+        max_new_tokens: int,
+    ) -> Iterator[Reply]:
+        """To questions in groups about one picture each, as it was read."""
+        asked: list[tuple[int, _Seen]] = []
+        for places, picture in zip(window, seen, strict=True):
+            if isinstance(picture, ImageError):
+                yield from (Reply(place, picture) for place in places)
+            else:
+                asked += [(place, picture) for place in places]
+        prompts = [encode_question(self.processor, questions[place].text, picture.patches) for place, picture in asked]
+        texts = generate_texts(
+            self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens
+        )
+        for text, (place, picture) in zip(texts, asked, strict=True):
+            yield Reply(place, self.read(text, picture.patches.seen, picture.original))
+
+    def read(self, text: str, seen: Frame, original: Frame) -> Answered:
+        """An answer's text about a picture of the `original` size, seen as `seen`."""
+        return Answered(read_answer(text, family=self.contract.family, seen=seen).to(original), original)
+
+    def _see(self, image: Source, max_pixels: int) -> _Seen | ImageError:
+        try:
+            picture = open_image(image, max_pixels=max_pixels)
+        except ImageError as error:
+            return error
+        return _Seen(self.processor.see(picture), Frame(*picture.size))
 
     def with_max_tokens(self, max_tokens: int) -> Grounder:
         """The same model with another budget of visual tokens for one picture; its boxes stay in the right place.
@@ -117,6 +179,27 @@ class Grounder:
         return replace(self, processor=self.processor.with_contract(contract))
 
 
+def plan_windows(images: Sequence[Source], size: int) -> list[list[list[int]]]:
+    """Places of questions in groups about one picture each, as many groups together as have up to `size` questions.
+
+    A picture about which there are more stands in several windows.
+    """
+    by_image: dict[str | int, list[int]] = {}
+    for place, image in enumerate(images):
+        by_image.setdefault(str(image) if isinstance(image, str | Path) else id(image), []).append(place)
+    windows: list[list[list[int]]] = []
+    room = 0
+    for places in by_image.values():
+        for start in range(0, len(places), size):
+            group = places[start : start + size]
+            if len(group) > room:
+                windows.append([])
+                room = size
+            windows[-1].append(group)
+            room -= len(group)
+    return windows
+
+
 def load(name: str | Path, *, revision: str | None = None, device: str | None = None) -> Grounder:
     """A grounder from a run folder (its best, else final), any checkpoint, an adapter, a hub name, or "tiny".
 
@@ -126,4 +209,5 @@ def load(name: str | Path, *, revision: str | None = None, device: str | None = 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     checkpoint = find_checkpoint(str(name), revision=revision)
     model = load_model(checkpoint, dtype=torch.float32 if place.type == "cpu" else torch.bfloat16)
-    return Grounder(model.to(place).eval(), load_processor(checkpoint), str(name))  # type: ignore[arg-type]
+    weights = hash_weights(checkpoint)
+    return Grounder(model.to(place).eval(), load_processor(checkpoint), str(name), weights)  # type: ignore[arg-type]

@@ -37,19 +37,26 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def padded_attention(model: PreTrainedModel) -> Iterator[None]:
-    """The model attends over prompts side by side, as generation has them; afterwards as it did before.
-
-    The pictures of a batch come end to end, so the vision tower's attention is packed here too.
-    """
+def attend_packed(model: PreTrainedModel) -> Iterator[None]:
+    """The model attends within the samples of rows (`use_packed_attention`); afterwards as it did before."""
     config = model.config
     before = {part: getattr(config, part)._attn_implementation for part in ("text_config", "vision_config")}
     use_packed_attention(model)
-    model.set_attn_implementation({"text_config": "sdpa"})
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+@contextmanager
+def attend_padded(model: PreTrainedModel) -> Iterator[None]:
+    """The model attends over prompts side by side; afterwards as it did before.
+
+    The pictures of a batch come end to end, so the vision tower's attention is packed here too.
+    """
+    with attend_packed(model):
+        model.set_attn_implementation({"text_config": "sdpa"})
+        yield
 
 
 def packed_attention(

@@ -50,6 +50,10 @@ class Layout:
         return [stretch.length for stretch in self.stretches]
 
     @cached_property
+    def _starts(self) -> list[int]:
+        return list(accumulate(self.lengths, initial=0))
+
+    @cached_property
     def by_shape(self) -> list[list[int]]:
         """Places of the stretches that are alike in length and prefix."""
         return equal_places([(stretch.length, stretch.prefix) for stretch in self.stretches])
@@ -64,23 +68,24 @@ class Layout:
     def bounds(self, device: torch.device) -> Bounds:
         """Each stretch as a sequence, its keys behind once more those of the prefix that it sees."""
         if device not in self._bounds:
-            starts = list(accumulate(self.lengths, initial=0))
             keys = [stretch.prefix + stretch.length for stretch in self.stretches]
             self._bounds[device] = Bounds(
-                queries=torch.tensor(starts, dtype=torch.int32, device=device),
+                queries=torch.tensor(self._starts, dtype=torch.int32, device=device),
                 keys=torch.tensor([0, *accumulate(keys)], dtype=torch.int32, device=device),
                 longest_query=max(self.lengths),
                 longest_keys=max(keys),
-                chosen=self._chosen(starts).to(device) if any(stretch.prefix for stretch in self.stretches) else None,
+                chosen=self._chosen().to(device) if any(stretch.prefix for stretch in self.stretches) else None,
             )
         return self._bounds[device]
 
-    def _chosen(self, starts: Sequence[int]) -> torch.Tensor:
-        parts: list[torch.Tensor] = []
-        for stretch, start in zip(self.stretches, starts, strict=False):
-            root = starts[stretch.root]
-            parts += [torch.arange(root, root + stretch.prefix), torch.arange(start, start + stretch.length)]
-        return torch.cat(parts)
+    def _chosen(self) -> torch.Tensor:
+        return torch.cat([self.seen_by(place) for place in range(len(self.stretches))])
+
+    def seen_by(self, place: int) -> torch.Tensor:
+        """Places in the row of the tokens that a stretch's last one sees, in order, itself the last."""
+        stretch, starts = self.stretches[place], self._starts
+        root = starts[stretch.root]
+        return torch.cat([torch.arange(root, root + stretch.prefix), torch.arange(starts[place], starts[place + 1])])
 
 
 def equal_places(shapes: Sequence[Hashable]) -> list[list[int]]:

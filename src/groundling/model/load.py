@@ -7,6 +7,7 @@ Nothing is ever unpickled, and no code that comes with a checkpoint is run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -193,6 +194,17 @@ def load_processor(checkpoint: Checkpoint) -> Processor:
         )
     assert isinstance(images, Qwen2VLImageProcessorPil)
     return Processor(images, tokenizer, checkpoint.contract).with_contract(checkpoint.contract)
+
+
+def hash_weights(checkpoint: Checkpoint) -> str:
+    """SHA-256, in hex, of names, sizes and times of the weights' files, an adapter's base's too: not of their bytes."""
+    digest = hashlib.sha256((checkpoint.base or "").encode())
+    for file in sorted(checkpoint.folder.glob("*.safetensors")):
+        found = file.stat()
+        digest.update(f"{file.name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    if checkpoint.base is not None:
+        digest.update(hash_weights(_find_base(checkpoint.base, checkpoint.folder)).encode())
+    return digest.hexdigest()
 
 
 def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, is_trainable: bool = False) -> PreTrainedModel:

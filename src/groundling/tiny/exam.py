@@ -22,7 +22,7 @@ def examine(grounder: Grounder, *, scenes: int = 400) -> Scores:
     seeds = (np.random.default_rng(EXAM_SEED + number) for number in range(scenes))
     drawn = [draw_shapes(seed, most=last.most, grounds=last.grounds, blobs=last.blobs) for seed in seeds]
     asked = [Question(scene.picture, f"the {scene.objects[0].name}") for scene in drawn]
-    answers = grounder.answer_each(asked, batch_size=64, max_new_tokens=48)
+    answers = grounder.answer_all(asked, batch_size=64, max_new_tokens=48)
     predictions: list[Prediction] = []
     for number, (scene, question, found) in enumerate(zip(drawn, asked, answers, strict=True)):
         target = Target(box=scene.objects[0].box, label=scene.objects[0].name)
