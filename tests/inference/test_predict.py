@@ -15,7 +15,9 @@ from taught import Taught
 import groundling as gl
 from groundling.dialect.answer import Answer, read_answer
 from groundling.geometry.frame import Frame
-from groundling.inference.predict import BATCHES_AT_ONCE, Grounder, Question, load
+from groundling.geometry.images import Source, open_image
+from groundling.inference import predict as module
+from groundling.inference.predict import BATCHES_AT_ONCE, Grounder, Question, load, plan_windows
 
 UNIT = 224 / 112  # a pixel of the seen picture, in pixels of the drawn one
 
@@ -67,16 +69,54 @@ def test_many_answers_are_in_the_order_of_their_questions(taught: Taught, ground
     assert grounder.predict_many([]) == []
 
 
-def test_pictures_are_opened_a_few_batches_at_a_time(taught: Taught, grounder: Grounder):
-    good = Question(*taught.questions[0])
-    missing = Question(Path("nowhere.png"), "the mug")
+def test_pictures_are_opened_a_few_batches_ahead(
+    taught: Taught, grounder: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    picture = open_image(taught.records[0].image)
+    files = [tmp_path / f"{number}.png" for number in range(5 * BATCHES_AT_ONCE)]
+    for file in files:
+        picture.save(file)
+    opened: list[Source] = []
+    monkeypatch.setattr(module, "open_image", lambda image, **_: opened.append(image) or open_image(image))
 
-    answers = grounder.answer_each([good] * BATCHES_AT_ONCE + [missing], batch_size=1, max_new_tokens=4)
+    answers = grounder.answer_each([Question(file, "the mug") for file in files], batch_size=1, max_new_tokens=4)
+    for number in range(BATCHES_AT_ONCE):
+        assert next(answers).place == number
+    assert set(opened) <= set(files[: 2 * BATCHES_AT_ONCE]), "those being answered, and the next ones"
+    assert [place for place, _ in answers] == list(range(BATCHES_AT_ONCE, len(files)))
+    assert sorted(opened) == sorted(files), "each once"
 
-    found = [next(answers) for _ in range(BATCHES_AT_ONCE)]
-    assert {answered.original for answered in found} == {Frame(224, 224)}
-    with pytest.raises(gl.ImageError, match=r"nowhere\.png: no such file"):
-        next(answers)
+
+def test_a_picture_is_opened_and_seen_once_for_all_its_questions(
+    taught: Taught, grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+):
+    files = [record.image for record in taught.records[::2]]
+    questions = [Question(file, f"the {word}") for word in ("cup", "red star", "cup") for file in files if file]
+    alone = [grounder.predict(*question).text for question in questions]
+    opened: list[Source] = []
+    monkeypatch.setattr(module, "open_image", lambda image, **_: opened.append(image) or open_image(image))
+    patches: list[int] = []
+    visual: torch.nn.Module = grounder.model.model.visual  # type: ignore[assignment]
+    watch = visual.register_forward_pre_hook(lambda _, given: patches.append(len(given[0])))
+
+    together = grounder.answer_all(questions, batch_size=2)
+    watch.remove()
+
+    assert sorted(opened) == sorted(file for file in files if file)
+    seen = [grounder.processor.see(open_image(file)) for file in files if file]
+    assert sum(patches) == sum(len(one.pixels) for one in seen), "each picture went through the vision tower once"
+    assert [found.answer.text for found in together] == alone
+
+
+def test_windows_are_of_whole_pictures_where_they_fit():
+    assert plan_windows(["a", "b", "a", "c", "b"], 4) == [[[0, 2], [1, 4]], [[3]]]
+    assert plan_windows(["a"] * 5 + ["b"], 2) == [[[0, 1]], [[2, 3]], [[4], [5]]]
+    one, other = Image.new("RGB", (1, 1)), Image.new("RGB", (1, 1))
+    assert plan_windows([one, other, one, Path("a"), "a"], 9) == [[[0, 2], [1], [3, 4]]]
+    assert plan_windows([], 2) == []
+    assert plan_windows(["a", "b", "a", "c", "b"], 4, exact=True) == [[[0, 2], [1, 4]], [[3]]]
+    assert plan_windows(["a", "b", "a", "b", "b", "c"], 4, exact=True) == [[[0, 2], [1, 3]], [[4], [5]]]
+    assert plan_windows(["a", "b", "a", "b", "b", "c"], 4) == [[[0, 2]], [[1, 3, 4], [5]]]
 
 
 def test_what_is_no_picture_is_named(taught: Taught, grounder: Grounder, tmp_path: Path):
@@ -85,7 +125,10 @@ def test_what_is_no_picture_is_named(taught: Taught, grounder: Grounder, tmp_pat
     with pytest.raises(gl.ImageError, match=r"notes\.txt: no picture of a known kind"):
         grounder.predict_many([taught.questions[0], (tmp_path / "notes.txt", "the mug")])
     with pytest.raises(gl.ImageError, match="more than the 1000 allowed"):
-        list(grounder.answer_each([Question(*taught.questions[0])], max_pixels=1000))
+        grounder.answer_all([Question(*taught.questions[0])], max_pixels=1000)
+    bad, good = Question(tmp_path / "notes.txt", "the mug"), Question(*taught.questions[0])
+    replies = dict(grounder.answer_each([bad, good, bad], max_new_tokens=4))
+    assert [isinstance(replies[place], gl.ImageError) for place in range(3)] == [True, False, True]
 
 
 def test_another_budget_is_said_aloud_and_its_boxes_stay_in_place(taught: Taught, grounder: Grounder, caplog):

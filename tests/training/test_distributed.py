@@ -48,11 +48,13 @@ groundling.train(*sys.argv[1:])
 
 
 def test_shares_are_of_one_size_and_leave_nothing_out() -> None:
-    assert choose_share(5, processes=2, process=0) == [0, 2, 4]
-    assert choose_share(5, processes=2, process=1) == [1, 3, 0]
-    assert choose_share(0, processes=2, process=1) == []
+    a, b, c = (Path(name) for name in "abc")
+    assert choose_share([a, b, a, c, b], processes=2, process=0) == [0, 2, 1], "pictures together"
+    assert choose_share([a, b, a, c, b], processes=2, process=1) == [4, 3, 0], "and the first once more"
+    assert choose_share([], processes=2, process=1) == []
     for count in range(1, 12):
-        shares = [choose_share(count, processes=4, process=process) for process in range(4)]
+        images = [Path(f"{number % 5}") for number in range(count)]
+        shares = [choose_share(images, processes=4, process=process) for process in range(4)]
         assert len({len(share) for share in shares}) == 1
         assert {index for share in shares for index in share} == set(range(count))
 

@@ -30,7 +30,7 @@ def generate_texts(
     Prompts that hold the same `patches` object have the model see that picture once. `batch_size` answers are written
     at once.
     """
-    generate = _generate_in_step if _is_spread(model) else _generate_by_rows
+    generate = _generate_in_step if is_spread(model) else _generate_by_rows
     with _ready_to_answer(model):
         answers = generate(model, processor, prompts, batch_size, max_new_tokens)
     decode = processor.tokenizer.decode
@@ -72,7 +72,7 @@ def plan_rows(prompts: Sequence[Sample], batch_size: int) -> list[list[int]]:
 # ---- over several devices --------------------------------------------------------------------------------------
 
 
-def _is_spread(model: PreTrainedModel) -> bool:
+def is_spread(model: PreTrainedModel) -> bool:
     """Whether a layer's weights come together from several devices, which then have to take every pass in step."""
     is_sharded = isinstance(next(model.parameters()), DTensor)
     return is_sharded or is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model)

@@ -19,7 +19,7 @@ from groundling.errors import ImageError, SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import MAX_PIXELS, Source, open_image
 from groundling.inference.batch import encode_question
-from groundling.inference.generate import generate_texts
+from groundling.inference.generate import generate_texts, is_spread
 from groundling.model.contract import Contract
 from groundling.model.load import find_checkpoint, hash_weights, load_model, load_processor
 from groundling.model.patches import Patches
@@ -122,7 +122,9 @@ class Grounder:
         """
         if batch_size < 1 or max_new_tokens < 1:
             raise SettingsError(f"batch_size is {batch_size} and max_new_tokens {max_new_tokens}; both start at 1")
-        windows = plan_windows([question.image for question in questions], batch_size * BATCHES_AT_ONCE)
+        images = [question.image for question in questions]
+        # devices that take every pass in step have to come to as many
+        windows = plan_windows(images, batch_size * BATCHES_AT_ONCE, exact=is_spread(self.model))
         with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:
 
             def begin_reading(window: Sequence[Sequence[int]]) -> list[Future[_Seen | ImageError]]:
@@ -179,10 +181,11 @@ class Grounder:
         return replace(self, processor=self.processor.with_contract(contract))
 
 
-def plan_windows(images: Sequence[Source], size: int) -> list[list[list[int]]]:
+def plan_windows(images: Sequence[Source], size: int, *, exact: bool = False) -> list[list[list[int]]]:
     """Places of questions in groups about one picture each, as many groups together as have up to `size` questions.
 
-    A picture about which there are more stands in several windows.
+    A picture about which there are more stands in several windows. With `exact` every window but the last has that
+    many, whatever it takes.
     """
     by_image: dict[str | int, list[int]] = {}
     for place, image in enumerate(images):
@@ -190,13 +193,14 @@ def plan_windows(images: Sequence[Source], size: int) -> list[list[list[int]]]:
     windows: list[list[list[int]]] = []
     room = 0
     for places in by_image.values():
-        for start in range(0, len(places), size):
-            group = places[start : start + size]
-            if len(group) > room:
+        rest = places
+        while rest:
+            if not room or (min(len(rest), size) > room and not exact):
                 windows.append([])
                 room = size
-            windows[-1].append(group)
-            room -= len(group)
+            windows[-1].append(rest[:room])
+            rest = rest[room:]
+            room -= len(windows[-1][-1])
     return windows
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from accelerate import PartialState
@@ -49,7 +50,8 @@ def from_main_process(make: Callable[[], Made]) -> Made:
 def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settings) -> list[Prediction]:
     """All predictions in the records' order, on every process, each having asked about its share."""
     state = PartialState()
-    share = choose_share(len(records), processes=state.num_processes, process=state.process_index)
+    images = [record.image for record in records]
+    share = choose_share(images, processes=state.num_processes, process=state.process_index)
     mine = predict_records(
         grounder,
         [records[index] for index in share],
@@ -63,13 +65,18 @@ def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settin
     return [found[index] for index in range(len(records))]
 
 
-def choose_share(count: int, *, processes: int, process: int) -> list[int]:
-    """Every so many-th of `count` records, for one process; the first ones again where they do not divide evenly.
+def choose_share(images: Sequence[Path | None], *, processes: int, process: int) -> list[int]:
+    """Numbers of the records that one process asks, those about one picture together.
 
-    All shares are of one size: where weights are spread over devices, every forward pass needs all processes.
+    All shares are of one size, some records in two where they do not divide evenly: where weights are spread over
+    devices, every forward pass needs all processes.
     """
-    rounds = -(-count // processes)
-    return [(process + step * processes) % count for step in range(rounds)]
+    first: dict[Path | None, int] = {}
+    for number, image in enumerate(images):
+        first.setdefault(image, number)
+    by_picture = sorted(range(len(images)), key=lambda number: first[images[number]])
+    size = -(-len(images) // processes)
+    return [by_picture[place % len(images)] for place in range(process * size, (process + 1) * size)]
 
 
 def refuse_other_engine(found: DistributedType) -> None:
