@@ -29,6 +29,7 @@ from groundling.training.processes import choose_share, refuse_other_engine
 
 SOURCE = Path(gl.__file__).parents[1]
 COMMAND = ["-m", "groundling", "train"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra `deepspeed`")
 
 # accelerate 1.15 has no FSDP on a CPU: it would run plain data parallelism. This makes it believe in two GPUs.
@@ -121,8 +122,7 @@ def run(command: list[str], environment: dict[str, str]) -> subprocess.Completed
 
 
 def by_torchrun(recipe: Path, run_dir: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    return run([*launcher, *COMMAND, *halved(recipe, run_dir)], environment)
+    return run([*TORCHRUN, *COMMAND, *halved(recipe, run_dir)], environment)
 
 
 def by_accelerate(
@@ -156,6 +156,19 @@ def check_like_one(folder: Path, run_dir: Path) -> None:
     for weights in ("best", "final"):
         gl.load(str(run_dir / weights))
     assert (run_dir / "samples" / "first-batch.jpg").exists()
+
+
+@pytest.mark.slow
+def test_packed_rows_are_dealt_to_two_processes(folder: Path, environment: dict[str, str]) -> None:
+    packed = [str(folder / "recipe.yaml"), "train.batch_size=1", "train.pack_tokens=240"]
+    one = gl.train(*packed, "train.accumulate=2", f"run.dir={folder / 'packed-one'}")
+    two = folder / "packed-two"
+    assert run([*TORCHRUN, *COMMAND, *packed, f"run.dir={two}"], environment).returncode == 0
+    expected, found = read_metrics(one), read_metrics(two)
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for before, after in zip(expected, found, strict=True):
+        for name in before.keys() & {"loss", "miou", "tokens"}:
+            assert after[name] == pytest.approx(before[name], abs=1e-3), (name, before, after)
 
 
 def read_answers(run_dir: Path) -> list[str]:
