@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format clean
+.PHONY: help install demo test test-all bench lint format clean
 
 help:                       ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: install               ## the tests that take minutes on two cores
 
 test-all: $(VENV)/.installed-all ## all tests, with DeepSpeed and the trackers
 	$(BIN)/python -m pytest -q
+
+bench: install              ## training speed beside other frameworks (bench/environments.sh installs them)
+	$(BIN)/python bench/compare.py
 
 lint: install               ## format, rules and types
 	$(BIN)/ruff format --check .

@@ -71,6 +71,22 @@ def test_every_process_gets_as_many_rows(images: list[str], pack: int | None):
         assert len(rows) % processes == 0 or too_few, "else accelerate repeats the epoch's first rows"
 
 
+def test_it_is_told_how_often_pictures_are_seen():
+    images = [f"{number // 4}" for number in range(40)]
+
+    assert sampler_of(images, plan_of(batch_size=4, accumulate=4)).describe() == (
+        "10 rows an epoch, of 4.0 records; a picture is seen 1.0 times for 4.0 questions"
+    )
+    assert sampler_of(images, plan_of()).describe() == (
+        "40 rows an epoch, of 1.0 records; a picture is seen 4.0 times for 4.0 questions "
+        "(rows of several records would share it)"
+    )
+    assert sampler_of(images, plan_of(batch_size=4, share_pictures=False)).describe() == (
+        "10 rows an epoch, of 4.0 records"
+    )
+    assert sampler_of([], plan_of()).describe() == "0 rows an epoch, of 0.0 records"
+
+
 # ---- by tokens -------------------------------------------------------------------------------------------------
 
 

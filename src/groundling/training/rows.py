@@ -89,6 +89,19 @@ class RowSampler(Sampler[list[int]]):
         draws = (self._draw(epoch, attempt) for attempt in count())
         yield from next(rows for rows in draws if len(rows) == self._count)
 
+    def describe(self) -> str:
+        """How many rows an epoch has, and how often its pictures are seen; what would make that less."""
+        rows = list(self)
+        seen = sum(len({self.images[number] for number in row} - {None}) for row in rows)
+        asked = [image for image in self.images if image is not None]
+        told = f"{len(rows)} rows an epoch, of {len(self.images) / max(1, len(rows)):.1f} records"
+        if not asked or not self.plan.share_pictures:
+            return told
+        pictures = len(set(asked))
+        told += f"; a picture is seen {seen / pictures:.1f} times for {len(asked) / pictures:.1f} questions"
+        can_share = self.plan.pack_tokens is not None or self.plan.batch_size > 1
+        return told if can_share or len(asked) == pictures else f"{told} (rows of several records would share it)"
+
     def _draw(self, epoch: int, attempt: int) -> list[list[int]]:
         """The rows of an epoch; by tokens it may take several attempts until they are no more than in the others."""
         rng = np.random.default_rng([self.seed, epoch, attempt])

@@ -288,6 +288,7 @@ def build_trainer(
     """The trainer with what watches over it: journal and trackers."""
     trainer = GroundingTrainer(model, processor, settings, arguments, records=records, test=test, loaded_from=resume)
     refuse_other_engine(trainer.accelerator.distributed_type)
+    log.info("%s", trainer.sampler.describe())
     trainer.remove_callback(PrinterCallback)
     resumed_step = 0 if resume is None else read_step(resume)
     trainer.add_callback(Journal(settings.run.dir, resumed_step=resumed_step, metric=settings.evaluate.metric))
