@@ -118,7 +118,8 @@ class RowSampler(Sampler[list[int]]):
         size = self.plan.batch_size
         rows: list[list[int]] = []
         for step in fill([Group(members, len(members)) for members in groups], size * self.plan.rows_a_step, cut=True):
-            own = join_members(fill(step, size, cut=True))
+            largest_first = sorted(step, key=lambda group: group.size, reverse=True)  # so that few have to be cut
+            own = join_members(fill(largest_first, size, cut=True))
             rows += split_rows(own, self._whole_rounds(len(own)))
         return rows
 
