@@ -119,6 +119,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--ours", nargs="*", action="append", help="settings of groundling's recipe; each use is a row")
     parser.add_argument("--only", nargs="+", choices=FRAMEWORKS, default=list(FRAMEWORKS), help="frameworks to run")
     parser.add_argument("--modes", nargs="+", choices=("train", "data"), default=["train", "data"])
+    parser.add_argument(
+        "--floats", action="store_true", help="count the bytes' becoming floats as groundling's data path"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="rounds")
     parser.add_argument("--minutes", type=float, default=30, help="that one measurement may take")
     parser.add_argument("--json", type=Path, help="a file for all figures of all rounds")
@@ -174,6 +177,7 @@ def describe_job(entrant: Entrant, course: Course, mode: str, options: argparse.
         "accumulate": options.step // batch_size,
         "epochs": 1 + options.epochs,
         "overrides": list(entrant.overrides),
+        "floats": options.floats,
     }
 
 

@@ -43,6 +43,7 @@ class Job:
     epochs: int  # the first one warms up and is not counted
     overrides: tuple[str, ...]  # of groundling's recipe
     folder: str  # an empty one, to write to
+    floats: bool = False  # in mode data: with what turns groundling's bytes into floats, in the step otherwise
 
 
 class Measured(BaseException):

@@ -14,8 +14,9 @@ NEVER = 10**9  # steps
 
 
 def train(job: Job, meter: Meter) -> None:
-    """Ends in Measured. The pixels become floats only in the training step, so data alone has that added."""
-    meter.finish_batch = lambda trainer, batch: trainer.processor.normalise(batch)
+    """Ends in Measured. Pixels leave the data path as bytes and become floats in the step, on its device."""
+    if job.floats:
+        meter.finish_batch = lambda trainer, batch: trainer.processor.normalise(batch)
     groundling.train(write_recipe(job), *job.overrides)
 
 
