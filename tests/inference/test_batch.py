@@ -282,10 +282,10 @@ def test_questions_about_one_picture_go_on_from_what_they_begin_with():
 
     row = pack_row([one, alone, other], processor)
 
-    assert row["input_ids"].tolist() == [[3, picture, 4, 5, 6, 3, picture, 4, 5, 6, 7]]
-    assert row["labels"].tolist() == [[IGNORED] * 4 + [6] + [IGNORED] * 2 + [4, 5, 6, 7]]
-    assert row["position_ids"][0].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5]]
-    assert row["layout"].stretches == [Stretch(5), Stretch(3), Stretch(3, prefix=3, root=0)]
+    assert row["input_ids"].tolist() == [[3, picture, 4, 5, 6, 3, picture, 4, 4, 5, 6, 7]]
+    assert row["labels"].tolist() == [[IGNORED] * 4 + [6] + [IGNORED] * 2 + [4, IGNORED, 5, 6, 7]]
+    assert row["position_ids"][0].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2, 2, 3, 4, 5]]
+    assert row["layout"].stretches == [Stretch(5), Stretch(3), Stretch(4, prefix=2, root=0)], "4 foretells 5"
     assert row["pixels"].mean(dim=1).tolist() == [1] * 4 + [0] * 4
 
 

@@ -86,6 +86,8 @@ def test_however_rows_are_made_the_step_is_the_same(
         for words in ("find", "where is")
         for number, record in enumerate(records)
     ]
+    asked[1::2] = [replace(record, question="the same") for record in asked[1::2]]  # with answers of their own
+    assert len({record.image for record in asked[1::2]}) == 1 and len({record.targets for record in asked[1::2]}) == 2
     gl.write_records(asked, tmp_path / "asked.jsonl")
 
     def run_step(name: str, train: dict[str, Any]) -> Path:

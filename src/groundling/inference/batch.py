@@ -184,9 +184,14 @@ def share_prefixes(samples: Sequence[Sample], processor: Processor) -> list[Stre
 
 
 def _common_prompt(one: Sample, other: Sample) -> int:
-    """How many tokens two prompts have in common from the start, nothing of an answer among them."""
+    """How many tokens of two prompts are the same from the start, the last of `other` not among them.
+
+    What stands before an answer foretells its first token, so even of a question that is asked twice each has its own.
+    """
     both = zip(one.input_ids, other.input_ids, one.labels, other.labels, strict=False)
-    return sum(1 for _ in takewhile(lambda four: four[0] == four[1] and four[2] == four[3] == IGNORED, both))
+    same = sum(1 for _ in takewhile(lambda four: four[0] == four[1] and four[2] == four[3] == IGNORED, both))
+    is_whole = same == len(other.input_ids) or other.labels[same] != IGNORED
+    return same - is_whole
 
 
 def _joined(tokens: Sequence[list[int]], starts: Sequence[int]) -> list[int]:
