@@ -65,15 +65,16 @@ def evaluate(grounder: Grounder, records: list[gl.Record], to: Path, stop: int =
     return module.evaluate(grounder, records, to, batch_size=2, max_new_tokens=40, progress=stop_after(stop))
 
 
+@pytest.mark.parametrize("rest", [b'{"place": 23, "te', b"[]\n", b"{}\n", b"\xff\x00\n", b""])
 def test_a_broken_evaluation_goes_on_where_it_stopped(
-    grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rest: bytes, grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     whole = evaluate(grounder, records, tmp_path / "whole")
     with pytest.raises(Stopped):
         evaluate(grounder, records, tmp_path / "broken", stop=10)
     log = tmp_path / "broken" / ANSWERS_FILE
-    with log.open("a", encoding="utf-8") as file:
-        file.write('{"place": 23, "te')  # killed while writing
+    with log.open("ab") as file:
+        file.write(rest)  # killed while writing, or worse
     counts = count_questions(monkeypatch)
 
     found = evaluate(grounder, records, tmp_path / "broken")

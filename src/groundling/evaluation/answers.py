@@ -55,13 +55,15 @@ def open_answers(folder: Path, told: Mapping[str, Any]) -> Iterator[AnswerLog]:
 
 
 def _read(path: Path, heading: str) -> dict[int, KeptAnswer]:
+    """What a log holds of answers to the same, up to a line that is none: the one that was being written."""
     kept: dict[int, KeptAnswer] = {}
     if path.is_file():
-        first, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        first, *lines = path.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
         for line in lines if first == heading else []:
             try:
                 found = json.loads(line)
-            except ValueError:  # the one that was being written
+                answer = KeptAnswer(str(found["text"]), Frame(*found["seen"]), Frame(*found["original"]))
+                kept[int(found["place"])] = answer
+            except (ValueError, TypeError, KeyError, RecursionError):
                 break
-            kept[found["place"]] = KeptAnswer(found["text"], Frame(*found["seen"]), Frame(*found["original"]))
     return kept
