@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image, ImageOps
 
 from groundling.errors import FrameError
 from groundling.geometry.boxes import LARGEST, Boxes, Points, iou
@@ -240,3 +241,64 @@ def test_stretching_the_picture_changes_no_iou(
     a, b = Boxes(a_rows, here), Boxes(b_rows, here)
 
     np.testing.assert_allclose(iou(a.to(there), b.to(there)), iou(a, b), atol=1e-9)
+
+
+# ---- turned, mirrored, cut out ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected", "frame"),
+    [
+        (1, [2, 1, 5, 3], Frame(10, 8)),
+        (2, [5, 1, 8, 3], Frame(10, 8)),
+        (3, [5, 5, 8, 7], Frame(10, 8)),
+        (4, [2, 5, 5, 7], Frame(10, 8)),
+        (5, [1, 2, 3, 5], Frame(8, 10)),
+        (6, [5, 2, 7, 5], Frame(8, 10)),
+        (7, [5, 5, 7, 8], Frame(8, 10)),
+        (8, [1, 5, 3, 8], Frame(8, 10)),
+    ],
+)
+def test_a_box_turns_with_its_picture(orientation: int, expected: list[int], frame: Frame) -> None:
+    """[2, 1, 5, 3] of a 10x8 picture, worked out on squared paper."""
+    turned = Boxes([[2, 1, 5, 3]], Frame(10, 8)).turned(orientation)
+
+    assert turned.xyxy.tolist() == [expected]
+    assert turned.frame == frame
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_turns_to_where_pillow_turns_the_pixels(orientation: int) -> None:
+    stored = Image.new("L", (10, 8))
+    stored.paste(255, (2, 1, 5, 3))
+    stored.getexif()[0x0112] = orientation
+
+    upright = ImageOps.exif_transpose(stored)
+
+    assert Boxes([[2, 1, 5, 3]], Frame(10, 8)).turned(orientation).xyxy.tolist() == [list(upright.getbbox() or ())]
+
+
+@given(rows(4), frames, st.integers(1, 8))
+@settings(deadline=None)
+def test_corners_turn_as_points_do_and_back(xyxy: np.ndarray, frame: Frame, orientation: int) -> None:
+    boxes, back = Boxes(xyxy, frame), {6: 8, 8: 6}.get(orientation, orientation)
+
+    centers = boxes.centers().turned(orientation)
+
+    np.testing.assert_allclose(boxes.turned(orientation).centers().xy, centers.xy, atol=1e-9)
+    np.testing.assert_allclose(boxes.turned(orientation).turned(back).xyxy, xyxy, atol=1e-9)
+    np.testing.assert_allclose(boxes.turned(orientation).areas(), boxes.areas(), rtol=1e-6, atol=1e-6)
+
+
+def test_no_other_turns() -> None:
+    with pytest.raises(FrameError, match="an orientation is 1 to 8, as in EXIF, not 9"):
+        Points([], TEN).turned(9)
+
+
+def test_a_cut_shifts_its_boxes_and_a_canvas_shifts_them_back() -> None:
+    cut = Boxes([[4, 3, 6, 9]], TEN).onto(Frame(5, 7), -2, -3)
+
+    assert cut.xyxy.tolist() == [[2, 0, 4, 6]]
+    assert cut.frame == Frame(5, 7)
+    assert cut.onto(TEN, 2, 3).xyxy.tolist() == [[4, 3, 6, 9]]
+    assert Points([[4, 3]], TEN).onto(Frame(20, 20), 10, 5).xy.tolist() == [[14, 8]]

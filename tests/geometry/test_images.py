@@ -21,7 +21,7 @@ from PIL import Image
 from groundling.errors import ImageError
 from groundling.geometry import images
 from groundling.geometry.frame import Frame
-from groundling.geometry.images import IMAGE_POLICY, open_image, pixel_digest, read_frame
+from groundling.geometry.images import IMAGE_POLICY, open_image, pixel_digest, read_frame, read_header
 
 RED = (255, 0, 0)
 
@@ -70,6 +70,8 @@ def test_the_corner_of_a_box_is_the_same_pixel_for_every_orientation(orientation
     assert upright.getpixel((20, 5)) == RED
     assert pixels(upright) == pixels(marked_photo())
     assert read_frame(data) == Frame(32, 24)
+    assert read_header(data) == (Frame(32, 24), orientation)
+    assert read_header(data).stored == Frame(*stored.size)
 
 
 @pytest.mark.parametrize("orientation", STORING)

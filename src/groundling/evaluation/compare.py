@@ -30,7 +30,9 @@ from groundling.evaluation.metrics import (
     redraw,
     sum_by_picture,
 )
-from groundling.evaluation.page import (
+from groundling.evaluation.plot import AXES, trace
+from groundling.evaluation.report import Report, without_nan, write_json
+from groundling.page.page import (
     View,
     around,
     embed,
@@ -38,10 +40,8 @@ from groundling.evaluation.page import (
     open_or_none,
     show_change,
     show_p,
-    trace,
     write_page,
 )
-from groundling.evaluation.report import Report, without_nan, write_json
 
 HEADLINES = ("acc@0.5", "f1@0.5", "none_recall", "parse_rate")  # the first that was measured gives the verdict
 
@@ -247,13 +247,14 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
     measured = {name: change for name, change in comparison.metrics.items() if not math.isnan(change.difference)}
     write_page(
         folder / "comparison.html",
-        "compare.html.j2",
+        Path(__file__).with_name("compare.html.j2"),
         comparison=comparison,
         words=METRICS,
         metrics=measured,
         reach=_reach(measured),
         pictures=len(set(old.pictures.tolist())),
         lines=[line for line in lines if line],
+        axes=AXES,
         parts=_gallery(comparison.pairs, old.standing, new.standing),
     )
 

@@ -28,9 +28,10 @@ from groundling.data.record import Record, Target, parse_json, record_to_json
 from groundling.dialect.answer import FLAWS, Answer
 from groundling.errors import RecordError
 from groundling.evaluation.metrics import METRICS, Marks, Prediction, Scores, accuracy_curve, mark, measure
-from groundling.evaluation.page import View, around, embed, layer, open_or_none, trace, whole, write_page
+from groundling.evaluation.plot import AXES, trace
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
+from groundling.page.page import View, around, embed, layer, open_or_none, whole, write_page
 
 _SHOWN = 20  # pictures of each part of the gallery
 _LEAST_CLOSE_UP = 0.1  # of each side of the picture
@@ -300,12 +301,13 @@ def _write_html(report: Report, marks: Marks, path: Path) -> None:
     line = trace(accuracy_curve(marks), "accuracy", "answer")
     write_page(
         path,
-        "report.html.j2",
+        Path(__file__).with_name("report.html.j2"),
         report=report,
         scores=scores,
         pictures=len(set(marks.pictures.tolist())),
         rows=[_row(scores, name) for name in METRICS if not math.isnan(scores.metrics[name])],
         lines=[line] if line else [],
+        axes=AXES,
         parts=_gallery(report.predictions, marks.standing),
         flaw_words=FLAWS,
         contract={key: _in_words(value) for key, value in report.contract.items()},

@@ -1,4 +1,4 @@
-"""Boxes and points that know their frame. Only `.to(frame)` multiplies a coordinate."""
+"""Boxes and points that know their frame. Only `.to(frame)` multiplies a coordinate; the others turn and shift."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ class Boxes:
     def to(self, frame: Frame) -> Boxes:
         """The same places in another frame of the same picture."""
         return Boxes(_moved(self.xyxy, self.frame, frame), frame)
+
+    def turned(self, orientation: int) -> Boxes:
+        """The boxes after their picture is turned as a viewer turns one that is stored with that EXIF orientation.
+
+        1 to 8: 2 mirrors left and right, 3 turns by half, 6 by a quarter clockwise, 8 by a quarter the other way.
+        """
+        return Boxes(*_turned(self.xyxy, self.frame, orientation))
+
+    def onto(self, canvas: Frame, left: int, top: int) -> Boxes:
+        """The boxes on a canvas, with their picture's corner at `left`, `top` of it: below 0 for what is cut out."""
+        return Boxes(self.xyxy + np.array([left, top] * 2), canvas)
 
     def clip(self) -> Boxes:
         """The parts inside the frame; a box wholly outside becomes one without area on the border."""
@@ -70,6 +81,14 @@ class Points:
         """The same places in another frame of the same picture."""
         return Points(_moved(self.xy, self.frame, frame), frame)
 
+    def turned(self, orientation: int) -> Points:
+        """The points after their picture is turned as its EXIF orientation says; see `Boxes.turned`."""
+        return Points(*_turned(self.xy, self.frame, orientation))
+
+    def onto(self, canvas: Frame, left: int, top: int) -> Points:
+        """The points on a canvas, with their picture's corner at `left`, `top` of it: below 0 for what is cut out."""
+        return Points(self.xy + np.array([left, top]), canvas)
+
     def clip(self) -> Points:
         """The nearest places inside the frame."""
         return Points(np.clip(self.xy, 0, self.frame.size_wh), self.frame)
@@ -103,6 +122,26 @@ def _moved(rows: np.ndarray, old: Frame, new: Frame) -> np.ndarray:
         return rows
     corners = rows.shape[1] // 2
     return rows * (new.size_wh * corners) / (old.size_wh * corners)
+
+
+_SIDES_SWAP = (5, 6, 7, 8)  # EXIF 2.3, section 4.6.4 A: where row 0 of the stored picture is the left or right side
+_X_MIRRORS = (2, 3, 6, 7)  # after the sides are swapped
+_Y_MIRRORS = (3, 4, 7, 8)
+
+
+def _turned(rows: np.ndarray, frame: Frame, orientation: int) -> tuple[np.ndarray, Frame]:
+    """(N, 2) or (N, 4) coordinates and their frame, turned; starts stay before ends."""
+    if orientation not in range(1, 9):
+        raise FrameError(f"an orientation is 1 to 8, as in EXIF, not {orientation!r}")
+    xs, ys = rows[:, ::2], rows[:, 1::2]
+    width, height = frame.size_wh
+    if orientation in _SIDES_SWAP:
+        xs, ys, width, height = ys, xs, height, width
+    if orientation in _X_MIRRORS:
+        xs = width - xs[:, ::-1]
+    if orientation in _Y_MIRRORS:
+        ys = height - ys[:, ::-1]
+    return np.stack([xs, ys], axis=2).reshape(rows.shape), Frame(width, height)
 
 
 def _frozen_rows(values: ArrayLike, columns: int, expected: str) -> np.ndarray:

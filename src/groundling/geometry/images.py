@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
@@ -97,12 +97,32 @@ def read_frame(source: Source, *, max_pixels: int = MAX_PIXELS) -> Frame:
 
     Only a PNG whose metadata follow its pixels is decoded to find them. ImageError as for `open_image`.
     """
+    header = read_header(source, max_pixels=max_pixels)
+    return header.upright
+
+
+class Header(NamedTuple):
+    """What a picture's header says: its size once upright, and how it has to be turned to be so."""
+
+    upright: Frame
+    orientation: int  # 1 to 8, as in EXIF; 1: it is stored upright
+
+    @property
+    def stored(self) -> Frame:
+        """Its size as stored, which tools that pass over the orientation see."""
+        width, height = self.upright.size_wh
+        return Frame(height, width) if self.orientation in _SWAPS_SIDES else self.upright
+
+
+def read_header(source: Source, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """The upright size and the orientation, from the header alone; the rest as `read_frame`."""
     with _opened(source, max_pixels) as image:
         width, height = image.size
+        orientation = _orientation(image)
         is_upright = image.format == "TIFF"  # Pillow swaps the sides of a TIFF while it reads the header
-        if not is_upright and _orientation(image) in _SWAPS_SIDES:
+        if not is_upright and orientation in _SWAPS_SIDES:
             width, height = height, width
-    return Frame(width, height)
+    return Header(Frame(width, height), orientation)
 
 
 def pixel_digest(image: Image.Image) -> str:

@@ -1,7 +1,8 @@
-"""What the HTML pages are made of: pictures inside the page, boxes and curves over them as SVG.
+"""What the HTML pages are made of: pictures inside the page, and boxes over them as SVG.
 
 A page is one file that fetches nothing and needs no script, so it can be mailed and opened in ten years. All text comes
-from questions, labels and models, hence from strangers: the templates beside this file escape every value.
+from questions, labels and models, hence from strangers: the templates escape every value. A page's own template stands
+beside the code that fills it, and extends `page.html.j2` of this folder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from groundling.errors import ImageError
-from groundling.evaluation.metrics import Curve
 from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image
@@ -55,15 +55,6 @@ class View(NamedTuple):
     picture: str | None
     layers: list[Layer]
     same_as: str | None = None
-
-
-class Line(NamedTuple):
-    """A curve ready to be drawn: SVG points of the line, and of the band around it ("" for none)."""
-
-    name: str
-    role: Role
-    points: str
-    band: str
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------
@@ -124,39 +115,6 @@ def layer(role: Role, boxes: Boxes) -> Layer:
     return Layer(role, [Region(x, y, max(right - x, 0), max(bottom - y, 0)) for x, y, right, bottom in rows])
 
 
-# ---- curves ----------------------------------------------------------------------------------------------------
-
-PLOT_WIDTH, PLOT_HEIGHT = 600, 260  # units of the SVG, axes at the left and lower edge
-
-
-def plot_x(threshold: float) -> float:
-    """Where a threshold of 0..1 lies, from the left."""
-    return round(threshold * PLOT_WIDTH, 1)
-
-
-def plot_y(share: float) -> float:
-    """Where a share of 0..1 lies, from the top."""
-    return round((1 - share) * PLOT_HEIGHT, 1)
-
-
-def trace(curve: Curve, name: str, role: Role) -> Line | None:
-    """The curve in the units of the plot; None where nothing was measured, no band where there is no interval."""
-    if not len(curve.accuracy) or math.isnan(curve.accuracy[0]):
-        return None
-    has_band = not math.isnan(curve.low[0])
-    there, back = np.column_stack([curve.thresholds, curve.high]), np.column_stack([curve.thresholds, curve.low])
-    return Line(
-        name=name,
-        role=role,
-        points=_svg_points(np.column_stack([curve.thresholds, curve.accuracy])),
-        band=_svg_points(np.vstack([there, back[::-1]])) if has_band else "",
-    )
-
-
-def _svg_points(places: np.ndarray) -> str:
-    return " ".join(f"{plot_x(threshold)},{plot_y(share)}" for threshold, share in places.tolist())
-
-
 # ---- words and the page ----------------------------------------------------------------------------------------
 
 
@@ -180,16 +138,15 @@ def show_p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fill a template of this folder and write it; characters that UTF-8 has no bytes for become references."""
+def write_page(path: Path, template: Path, **values: Any) -> None:
+    """Fill a template and write it; characters that UTF-8 has no bytes for become references."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"share": show_share, "change": show_change, "p": show_p}
-    environment.globals |= {"plot_x": plot_x, "plot_y": plot_y, "PLOT": (PLOT_WIDTH, PLOT_HEIGHT)}
-    text = environment.get_template(template).render(**values)
+    text = environment.get_template(template.name).render(**values)
     path.write_text(text, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
