@@ -100,7 +100,7 @@ def fetch(
 
 @app.command()
 def convert(
-    format: Annotated[str, typer.Argument(help="textvqa, tutorial or qwen-chat")],
+    format: Annotated[str, typer.Argument(help="auto, or one of those in docs/formats.md")],
     source: Annotated[str, typer.Argument(help="a file, a folder, or a hub name")],
     out: Annotated[Path, typer.Argument(help="record file to write", metavar="OUT.jsonl")],
     split: Annotated[
@@ -110,13 +110,38 @@ def convert(
     frame: Annotated[
         str | None, typer.Option(help="what a chat format's numbers count: original, thousandths, resized:PIXELS")
     ] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of the pictures, where it is another")] = None,
+    part: Annotated[str | None, typer.Option(help="of a source with parts, such as train and val, only this")] = None,
+    one_based: Annotated[bool, typer.Option("--one-based", help="its first pixel is number 1 (classic VOC)")] = False,
+    reduce: Annotated[bool, typer.Option("--reduce", help="polygons and turned boxes: the boxes around them")] = False,
+    per: Annotated[str, typer.Option(help="labelled boxes: one question per class, box or picture")] = "class",
+    question: Annotated[str | None, typer.Option(help="what such a question says, with {label} or {labels}")] = None,
+    negatives: Annotated[float, typer.Option(help="questions for absent labels, for each one for a present one")] = 0.0,
+    labels: Annotated[str | None, typer.Option(help="only these labels, as cat,dog")] = None,
     link: Annotated[bool, typer.Option("--link", help="leave pictures where they are, by absolute path")] = False,
     limit: Annotated[int | None, typer.Option(help="stop after so many rows")] = None,
 ) -> None:
     """Turn another format into record files; boxes become original pixels."""
     from groundling.data.convert import convert
 
-    done = convert(format, source, out, split=split, seed=seed, frame=frame, link=link, limit=limit)
+    done = convert(
+        format,
+        source,
+        out,
+        split=split,
+        seed=seed,
+        frame=frame,
+        images=images,
+        part=part,
+        one_based=one_based,
+        reduce=reduce,
+        per=per,  # type: ignore[arg-type]
+        question=question,
+        negatives=negatives,
+        labels=None if labels is None else [label.strip() for label in labels.split(",")],
+        link=link,
+        limit=limit,
+    )
     for file in done.files:
         print(file)
     general = sum(record.answer is not None for record in done.records)

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from groundling.data.formats.chat import TextFrame, declared_frame
-from groundling.data.formats.found import Found
-from groundling.data.formats.qwen_chat import read_qwen_chat
-from groundling.data.formats.textvqa import read_textvqa
-from groundling.data.formats.tutorial import read_tutorial
+from groundling.data.formats.chat import declared_frame
+from groundling.data.formats.found import Found, Reading
 from groundling.data.pictures import Pictures
+from groundling.data.questions import Asking, Per
 from groundling.data.record import Record, Rejected, record_to_json, write_records
+from groundling.data.sources import read_questions
 from groundling.data.split import read_sizes, split_by_picture
 from groundling.errors import ImageError, RecordError, SettingsError
-
-READERS: dict[str, Callable[[str], Iterator[Found | Rejected]]] = {
-    "textvqa": read_textvqa,
-    "tutorial": read_tutorial,
-}
-TEXT_READERS: dict[str, Callable[[str, TextFrame], Iterator[Found | Rejected]]] = {  # the user declares their frame
-    "qwen-chat": read_qwen_chat,
-}
 
 
 class Conversion(NamedTuple):
@@ -43,47 +34,53 @@ def convert(
     split: str | Mapping[str, int] | None = None,
     seed: int = 0,
     frame: str | None = None,
+    images: str | Path | None = None,
+    part: str | None = None,
+    one_based: bool = False,
+    reduce: bool = False,
+    per: Per = "class",
+    question: str | None = None,
+    negatives: float = 0.0,
+    labels: Sequence[str] | None = None,
     link: bool = False,
     limit: int | None = None,
 ) -> Conversion:
     """Read `source`, a file, folder or data set's name, and write records in original pixels to `out`.
 
     With `split` (`train=3000,test=100`, or a mapping) each part goes to OUT-NAME.jsonl instead; see `split_by_picture`.
-    `frame` is what the numbers of a text format count: original, thousandths or resized:PIXELS. Pictures are copied to
-    `images` beside `out`; with `link`, those that are files stay, and records hold absolute paths. `limit` stops after
-    so many records. What cannot be read is listed in OUT.rejected.jsonl (`file, line, reason`) and stops nothing.
-    SettingsError for options that do not fit, RecordError for a source of another kind.
+    Pictures are copied to `images` beside `out`; with `link`, those that are files stay, and records hold absolute
+    paths. `limit` stops after so many records. What cannot be read is listed in OUT.rejected.jsonl (`file, line,
+    reason`) and stops nothing. SettingsError for options that do not fit, RecordError for a source of another kind.
+
+    What a source does not say itself: `frame`, what the numbers of a text format count: original, thousandths or
+    resized:PIXELS; `images`, the folder of its pictures; `part`, which of its named parts; `one_based` and `reduce` as
+    in `Reading`. Labelled boxes become one question `per` class, box or picture, worded by `question` with `{label}` or
+    `{labels}` in it; `negatives` and `labels` as in `Asking`.
     """
     file = Path(out)
+    reading = Reading(
+        frame=None if frame is None else declared_frame(frame),
+        images=None if images is None else Path(images),
+        part=part,
+        one_based=one_based,
+        reduce=reduce,
+    )
+    asking = Asking(per, question, negatives, None if labels is None else tuple(labels), seed)
     sizes = read_sizes(split)
     if limit is not None and limit < 1:
         raise SettingsError(f"a limit of {limit} records; expected at least 1")
     files = {name: file.with_name(f"{file.stem}-{name}.jsonl") for name in sizes} or {"": file}
     refuse_overwriting(source, [*files.values(), rejected_file(file)])
 
-    placed, rejected = _place_all(read_found(format, str(source), frame), Pictures(file.parent, link=link), limit)
+    placed, rejected = _place_all(
+        read_questions(format, str(source), reading, asking), Pictures(file.parent, link=link), limit
+    )
     write_rejected(rejected, file)
     rows_of = split_by_picture([each.picture for each in placed], sizes, seed) if sizes else {"": range(len(placed))}
     parts = {name: [placed[row].record for row in rows] for name, rows in rows_of.items()}
     for name, records in parts.items():
         write_records(records, files[name])
     return Conversion([record for records in parts.values() for record in records], rejected, list(files.values()))
-
-
-def read_found(format: str, source: str, frame: str | None) -> Iterator[Found | Rejected]:
-    """What the format's reader finds. SettingsError for an unknown format, or a frame missing or not wanted."""
-    if format in TEXT_READERS:
-        if frame is None:
-            raise SettingsError(
-                f"{format} does not say what its numbers count, and it is not guessed; "
-                "declare it: --frame original, thousandths or resized:PIXELS"
-            )
-        return TEXT_READERS[format](source, declared_frame(frame))
-    if format not in READERS:
-        raise SettingsError(f"unknown format {format!r}; groundling reads {', '.join([*READERS, *TEXT_READERS])}")
-    if frame is not None:
-        raise SettingsError(f"the frame {frame!r} was declared, but the frame of {format} is known; leave it out")
-    return READERS[format](source)
 
 
 # ---- what was set aside ----------------------------------------------------------------------------------------

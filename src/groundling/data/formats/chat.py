@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundling.data.formats.found import Found, find_picture, keep_extra
+from groundling.data.formats.found import Found, TextFrame, find_picture, keep_extra
 from groundling.data.record import Rejected, Target, parse_json
 from groundling.dialect.answer import FLAWS, Answer, Item, read_answer, write_answer
 from groundling.dialect.family import FAMILIES, AnswerForm, Budget, Family
@@ -20,9 +20,6 @@ from groundling.errors import GroundlingError, RecordError, SettingsError
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import THOUSANDTHS, Frame
 from groundling.geometry.images import read_frame
-
-TextFrame = Callable[[Frame], Frame]
-"""From a picture's original frame to the one that the numbers in a text about it count in."""
 
 _MIN_PIXELS = 56 * 56  # the family's own lower limit, in the vendor's process_bbox notebook and in transformers
 _PIXELS = FAMILIES["qwen2_5_vl"]  # the family whose text counts pixels of a resized picture

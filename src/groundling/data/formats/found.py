@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from groundling.data.record import RECORD_KEYS, Target
 from groundling.errors import RecordError
+from groundling.geometry.frame import Frame
+
+TextFrame = Callable[[Frame], Frame]
+"""From a picture's original frame to the one that the numbers in a text about it count in."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,22 @@ class Found:
     answer: str | None = None  # general instruction data, instead of targets
     id: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the user says about a source that it does not say itself. Not every format takes every option."""
+
+    frame: TextFrame | None = None  # what the numbers of a text count
+    images: Path | None = None  # the folder of the pictures; None: that of the annotations
+    part: str | None = None  # of a source with named parts, such as train and val, only this one
+    one_based: bool = False  # whether its first pixel is number 1
+    reduce: bool = False  # whether polygons and turned boxes become the upright boxes around them
+
+    @property
+    def given(self) -> list[str]:
+        """The names of the options that were given."""
+        return [option.name for option in fields(self) if getattr(self, option.name) != option.default]
 
 
 def find_picture(name: str, folder: Path) -> Path:
@@ -44,6 +65,44 @@ def find_picture(name: str, folder: Path) -> Path:
     raise RecordError(f"there is no picture {name!r} in {folder}")
 
 
+class PictureFolder:
+    """Finds the pictures that annotation files name, below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._by_name: dict[str, list[Path]] | None = None
+
+    def find(self, name: str) -> Path:
+        """The file at that place (`find_picture`), or else the only one below the folder that is called so.
+
+        The second is for annotations and pictures in two folders, and for paths of the machine where they were made.
+        RecordError where there is none, or several of that name.
+        """
+        try:
+            return find_picture(name, self.folder)
+        except RecordError as error:
+            alike = self._names().get(name.replace("\\", "/").rpartition("/")[2], [])
+            if len(alike) == 1 and "://" not in name:
+                return find_picture(str(alike[0].relative_to(self.folder)), self.folder)
+            if len(alike) > 1:
+                raise RecordError(
+                    f"{error}; {len(alike)} files below it are called so, {alike[0]} and {alike[1]} among them"
+                ) from None
+            raise
+
+    def _names(self) -> dict[str, list[Path]]:
+        if self._by_name is None:
+            self._by_name = {}
+            for path in _files_below(self.folder):
+                self._by_name.setdefault(path.name, []).append(path)
+        return self._by_name
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        yield from (Path(place, name) for name in names)
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -56,9 +115,9 @@ def read_id(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def keep_extra(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON can hold of other columns, for a record's extra keys; a record's own key gets the prefix `source_`."""
-    named = {f"source_{key}" if key in RECORD_KEYS else key: value for key, value in values.items()}
+def keep_extra(values: Mapping[str, Any], own: Sequence[str] = RECORD_KEYS) -> dict[str, Any]:
+    """What JSON can hold of other columns, for extra keys; one of the `own` keys gets the prefix `source_`."""
+    named = {f"source_{key}" if key in own else key: value for key, value in values.items()}
     return {key: value for key, value in named.items() if _is_json(value)}
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from groundling.data.formats.chat import Chat, TextFrame, Turn, one_picture, read_chats
-from groundling.data.formats.found import Found, read_id
+from groundling.data.formats.chat import Chat, Turn, one_picture, read_chats
+from groundling.data.formats.found import Found, Reading, read_id
 from groundling.data.record import Rejected
 from groundling.errors import RecordError
 
@@ -21,9 +21,10 @@ _ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant":
 _MARK = "<image>"
 
 
-def read_qwen_chat(source: str, frame: TextFrame) -> Iterator[Found | Rejected]:
+def read_qwen_chat(source: str, reading: Reading) -> Iterator[Found | Rejected]:
     """One question a turn, boxes in original pixels; see `read_chats`."""
-    return read_chats(source, read_chat, frame)
+    assert reading.frame is not None, "the user declares what its numbers count"
+    return read_chats(source, read_chat, reading.frame)
 
 
 def read_chat(entry: dict[str, Any]) -> Chat:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundling.data.fetch import fetch_parquet
-from groundling.data.formats.found import Found, find_picture, keep_extra, read_id
+from groundling.data.formats.found import Found, Reading, find_picture, keep_extra, read_id
 from groundling.data.record import Rejected, Target, read_numbers
 from groundling.errors import RecordError
 
@@ -28,7 +28,7 @@ COLUMNS = ("image", "question", "bbox")  # needed; `dataset_id` becomes the id, 
 _BATCH_ROWS = 32  # in memory at a time, pictures included
 
 
-def read_textvqa(source: str) -> Iterator[Found | Rejected]:
+def read_textvqa(source: str, reading: Reading) -> Iterator[Found | Rejected]:
     """What the Parquet files hold, in order of their names.
 
     `source` is such a file, a folder of them at any depth, or a data set's name on the hub. RecordError where there are

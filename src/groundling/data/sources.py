@@ -1,0 +1,86 @@
+"""Every format that is read: one literal table, and the questions that a source in any of them holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from groundling.data.formats.detection import Annotated, place_things
+from groundling.data.formats.found import Found, Reading
+from groundling.data.formats.qwen_chat import read_qwen_chat
+from groundling.data.formats.textvqa import read_textvqa
+from groundling.data.formats.tutorial import read_tutorial
+from groundling.data.questions import Asking, ask_about
+from groundling.data.record import Rejected
+from groundling.errors import GroundlingError, SettingsError
+from groundling.geometry.images import read_header
+
+Item = Found | Annotated | Rejected
+
+
+class Format(NamedTuple):
+    """How a format is read. `heeds` are the fields of `Reading` that it takes, and `asking` where it has no questions.
+
+    `frame` among them means that the user has to declare what the numbers of a text count.
+    """
+
+    read: Callable[[str, Reading], Iterator[Item]]
+    heeds: tuple[str, ...] = ()
+    words: str = ""  # what it is, for a list of formats
+
+
+FORMATS: dict[str, Format] = {
+    "textvqa": Format(read_textvqa, words="Parquet of image, question, answer, bbox (x, y, w, h), from either hub"),
+    "tutorial": Format(read_tutorial, words="JSONL of image, query, response, boxes resized within 1003520 pixels"),
+    "qwen-chat": Format(read_qwen_chat, ("frame",), "conversations of from and value, as LLaVA and Qwen have them"),
+}
+"""By the name that `groundling convert` knows."""
+
+
+def read_questions(format: str, source: str, reading: Reading, asking: Asking) -> Iterator[Found | Rejected]:
+    """What the source holds, in order. SettingsError for an unknown format, or for options that it does not take."""
+    reader = _find_format(format, reading, asking)
+    known = _all_labels(reader.read(source, reading)) if asking.needs_all_labels else []
+    for item in reader.read(source, reading):
+        if isinstance(item, Annotated):
+            yield from _ask(item, asking, known)
+        else:
+            yield item
+
+
+def _ask(annotated: Annotated, asking: Asking, known: Sequence[str]) -> Iterator[Found | Rejected]:
+    try:
+        placed = place_things(annotated, read_header(annotated.image))
+    except GroundlingError as error:
+        yield Rejected(str(annotated.file), annotated.line, str(error))
+        return
+    doubt = {} if placed.doubt is None else {"doubt": placed.doubt}
+    yield from ask_about(replace(annotated, things=placed.things, extra={**annotated.extra, **doubt}), asking, known)
+
+
+def _all_labels(items: Iterator[Item]) -> list[str]:
+    """The labels of all things, in alphabetical order, of pictures that do not say what was looked for."""
+    pictures = (item for item in items if isinstance(item, Annotated) and item.looked_for is None)
+    return sorted({thing.label for picture in pictures for thing in picture.things if thing.label})
+
+
+def _find_format(name: str, reading: Reading, asking: Asking) -> Format:
+    if name not in FORMATS:
+        raise SettingsError(f"unknown format {name!r}; groundling reads {', '.join(FORMATS)}, and auto tells which")
+    found = FORMATS[name]
+    if "frame" in found.heeds and reading.frame is None:
+        raise SettingsError(
+            f"{name} does not say what its numbers count, and it is not guessed; "
+            "declare it: --frame original, thousandths or resized:PIXELS"
+        )
+    if "frame" not in found.heeds and reading.frame is not None:
+        raise SettingsError(f"a frame was declared, but the frame of {name} is known; leave it out")
+    given = [field for field in reading.given if field not in (*found.heeds, "frame")]
+    if given:
+        raise SettingsError(f"{name} takes no {' or '.join(given)}; leave it out")
+    if asking != Asking(seed=asking.seed) and "asking" not in found.heeds:
+        raise SettingsError(
+            f"{name} has questions of its own; per, question, negatives and labels are for formats of labelled boxes"
+        )
+    return found
