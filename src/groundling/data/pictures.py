@@ -42,12 +42,15 @@ class Pictures:
         self.folder = folder / FOLDER
         self.link = link
         self._kept: dict[tuple[str, Path | None], Picture] = {}
+        self._by_path: dict[Path, Picture] = {}
 
     def keep(self, source: bytes | Path, name: str) -> Picture:
         """The picture, copied (embedded bytes even with `link`). ImageError where it cannot be read to its last row.
 
         `name` is the picture's own file name, kept as far as it is safe; a part of the hash follows it.
         """
+        if isinstance(source, Path) and source in self._by_path:
+            return self._by_path[source]
         content = source if isinstance(source, bytes) else _read_bytes(source)
         identity = hashlib.sha256(content).hexdigest()
         linked = source.absolute() if self.link and isinstance(source, Path) else None
@@ -56,7 +59,10 @@ class Pictures:
             mark = identity[:12]
             path = linked or self._write(content, f"{_safe_stem(name, mark)}{mark}{_suffix(content, name)}")
             self._kept[identity, linked] = Picture(path, frame, identity)
-        return self._kept[identity, linked]
+        kept = self._kept[identity, linked]
+        if isinstance(source, Path):
+            self._by_path[source] = kept
+        return kept
 
     def _write(self, content: bytes, name: str) -> Path:
         path = self.folder / name
