@@ -34,6 +34,7 @@ ModelName = Annotated[str, typer.Argument(help="run folder, checkpoint, adapter,
 MaxFilePixels = Annotated[
     int | None, typer.Option(min=1, help="refuse pictures of more pixels; by default 100 million")
 ]
+FreeAnswers = Annotated[bool, typer.Option("--free", help="let answers say anything, not only what can be read")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 
 
@@ -289,6 +290,7 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 16,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens of one answer, at most")] = 512,
+    free: FreeAnswers = False,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
     max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
@@ -322,6 +324,7 @@ def evaluate(
                 folder,
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
+                free=free,
                 max_pixels=limit,
                 progress=progress,
             )
@@ -358,6 +361,7 @@ def predict(
     max_tokens: Annotated[
         int | None, typer.Option(help="another budget of visual tokens than it was trained with")
     ] = None,
+    free: FreeAnswers = False,
     max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
 ) -> None:
@@ -368,7 +372,8 @@ def predict(
 
         pictures = find_pictures(images)
         grounder = _load(model, max_tokens)
-        answers = answer_pictures(grounder, pictures, ask, draw=draw, max_pixels=max_file_pixels or MAX_PIXELS)
+        limit = max_file_pixels or MAX_PIXELS
+        answers = answer_pictures(grounder, pictures, ask, draw=draw, free=free, max_pixels=limit)
     for failed in answers.unreadable:
         _say(f"warning: {failed}")
     if as_json:

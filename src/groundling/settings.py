@@ -296,6 +296,7 @@ class Evaluate(_Section):
     )
     batch_size: Whole = Field(default=16, ge=1, description="questions per device that are answered at once")
     max_new_tokens: Whole = Field(default=512, ge=1, description="tokens of one answer, at most")
+    free: bool = Field(default=False, description="whether answers may say anything; false: only what can be read")
 
     @model_validator(mode="after")
     def _check_patience(self) -> Self:

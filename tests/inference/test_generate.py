@@ -48,7 +48,7 @@ def generate_plainly(model: PreTrainedModel, processor: Processor, prompt: Sampl
 
 
 def ask(model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], batch_size: int) -> list[str]:
-    return generate_texts(model, processor, prompts, batch_size=batch_size, max_new_tokens=12)
+    return generate_texts(model, processor, prompts, batch_size=batch_size, max_new_tokens=12, free=True)
 
 
 def test_answers_in_batches_are_the_answers_one_by_one_and_transformers_own(processor: Processor):
@@ -88,8 +88,8 @@ def test_an_answer_ends_before_its_end_token_or_where_it_is_cut(taught: Taught, 
     for file, question in taught.questions:
         prompts.append(encode_question(processor, question, processor.see(open_image(file))))
 
-    whole = generate_texts(grounder.model, processor, prompts, batch_size=4, max_new_tokens=64)
-    cut = generate_texts(grounder.model, processor, prompts, batch_size=4, max_new_tokens=5)
+    whole = generate_texts(grounder.model, processor, prompts, batch_size=4, max_new_tokens=64, free=True)
+    cut = generate_texts(grounder.model, processor, prompts, batch_size=4, max_new_tokens=5, free=True)
 
     for text, start in zip(whole, cut, strict=True):
         assert text.startswith('[{"bbox_2d": [') and text.endswith('"}]')

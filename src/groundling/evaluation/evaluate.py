@@ -25,12 +25,14 @@ def evaluate(
     *,
     batch_size: int = BATCH_SIZE,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    free: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> Report:
     """The model's scores on the records; with `to`, also a folder of report.json, predictions.jsonl and report.html.
 
-    Broken off and called again, it goes on from the answers that it had written to that folder.
+    Answers are held to the contract's form, so that each can be read, unless they are `free` to say anything. Broken
+    off and called again, it goes on from the answers that it had written to that folder.
 
     General instruction data among the records is not asked. ImageError names a picture that cannot be
     read: `check` finds those beforehand, and `data.check.usable` leaves their records out.
@@ -42,6 +44,7 @@ def evaluate(
         asked,
         batch_size=batch_size,
         max_new_tokens=max_new_tokens,
+        free=free,
         max_pixels=max_pixels,
         progress=progress,
     )
@@ -53,6 +56,7 @@ def evaluate(
             "contract": grounder.contract.to_json(),
             "records": hash_records(asked),
             "max_new_tokens": max_new_tokens,
+            "free": free,
         }
         with open_answers(Path(to), told) as log:
             predictions = ask(log=log)
@@ -73,6 +77,7 @@ def predict_records(
     *,
     batch_size: int = BATCH_SIZE,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    free: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
     log: AnswerLog | None = None,
@@ -88,7 +93,7 @@ def predict_records(
     places = [place for place in range(len(records)) if place not in predictions]
     questions = [Question(_picture_of(records[place]), records[place].question) for place in places]
     for number, found in grounder.answer_each(
-        questions, batch_size=batch_size, max_new_tokens=max_new_tokens, max_pixels=max_pixels
+        questions, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free, max_pixels=max_pixels
     ):
         if isinstance(found, ImageError):
             raise found

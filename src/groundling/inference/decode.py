@@ -1,4 +1,4 @@
-"""Greedy decoding: prompts are read as one packed row, their answers written side by side.
+"""Greedy decoding: prompts are read as one packed row, their answers written side by side as `lines`.
 
 Prompts about one picture share it in that row (`pack_row`), so the vision tower and the language model see it once
 however many they are. Then each prompt gets the keys and values of what it sees, and goes on from there.
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from groundling.inference.batch import Sample, last_positions, pack_row
+from groundling.inference.lines import Line, choose
 from groundling.model.attention import attend_packed, attend_padded
 from groundling.model.layout import Layout
 from groundling.model.processor import Processor
@@ -47,42 +48,50 @@ def read_prompts(model: PreTrainedModel, processor: Processor, prompts: Sequence
 
 
 def write_answers(
-    model: PreTrainedModel, read: Read, places: Sequence[int], *, ends: Sequence[int], max_new_tokens: int
-) -> list[list[int]]:
-    """The answers to those of the read prompts, as tokens up to one of `ends`, which is left out.
+    model: PreTrainedModel, processor: Processor, read: Read, places: Sequence[int], lines: Sequence[Line]
+) -> None:
+    """Write the answers to those of the read prompts, each line to its end, side by side.
 
-    An answer that is longer than `max_new_tokens` is cut.
+    What a line writes without asking goes through the model together with the token before it.
     """
     device = read.logits.device
     cache, seen = _side_by_side(read, places)
     positions = read.positions[:, list(places)].to(device)
-    tokens = read.logits[list(places)].argmax(dim=-1)
-    answers: list[list[int]] = [[] for _ in places]
-    writing = list(range(len(places)))  # whose answers the lines of the batch are
-    for step in range(max_new_tokens):
-        found = tokens.tolist()
-        going_on = [line for line, token in enumerate(found) if token not in ends]
-        for line in going_on:
-            answers[writing[line]].append(found[line])
-        if not going_on or step == max_new_tokens - 1:
+    logits = read.logits[list(places)]
+    writing = list(lines)  # one a row of the batch
+    while True:
+        chosen = choose(logits, writing, processor.vocabulary)
+        written = [line.write(token) for line, token in zip(writing, chosen, strict=True)]
+        going_on = [row for row, line in enumerate(writing) if line.choices is not None]
+        if not going_on:
             break
         if len(going_on) < len(writing):
             kept = torch.tensor(going_on, device=device)
             cache.batch_select_indices(kept)
-            tokens, seen, positions = tokens[kept], seen[kept], positions[:, kept]
-            writing = [writing[line] for line in going_on]
-        positions = positions + 1
-        seen = torch.cat([seen, seen.new_ones(len(writing), 1)], dim=1)
+            seen, positions = seen[kept], positions[:, kept]
+            writing = [writing[row] for row in going_on]
+        tokens, is_there = _pad_left([written[row] for row in going_on], processor.pad_token_id, device)
+        steps = is_there.cumsum(dim=1)
+        seen = torch.cat([seen, is_there], dim=1)
         with attend_padded(model):
             out = model(
-                input_ids=tokens.unsqueeze(1),
+                input_ids=tokens,
                 attention_mask=seen,
-                position_ids=positions.unsqueeze(2),
+                position_ids=positions.unsqueeze(2) + steps,
                 past_key_values=cache,
                 use_cache=True,
+                logits_to_keep=1,
             )
-        tokens = out.logits[:, -1].argmax(dim=-1)
-    return answers
+        positions = positions + steps[:, -1]
+        logits = out.logits[:, -1]
+
+
+def _pad_left(rows: Sequence[list[int]], filling: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(rows, longest) tokens, filled up on the left; and 1 where a token is, 0 where that is filling."""
+    longest = max(map(len, rows))
+    tokens = [[filling] * (longest - len(row)) + row for row in rows]
+    is_there = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(tokens, device=device), torch.tensor(is_there, device=device)
 
 
 def _side_by_side(read: Read, places: Sequence[int]) -> tuple[DynamicCache, Tensor]:

@@ -91,6 +91,7 @@ def answer_pictures(
     questions: Sequence[str],
     *,
     draw: Path | None = None,
+    free: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> PictureAnswers:
     """Every question about every picture; with `draw`, each picture with its boxes in that folder.
@@ -102,7 +103,7 @@ def answer_pictures(
     asked = [Question(image, text) for image in pictures for text in questions]
     found: dict[int, PictureAnswer] = {}
     unreadable: dict[Path, ImageError] = {}
-    for place, reply in grounder.answer_each(asked, max_pixels=max_pixels):
+    for place, reply in grounder.answer_each(asked, free=free, max_pixels=max_pixels):
         image = pictures[place // len(questions)]
         if isinstance(reply, ImageError):
             unreadable[image] = reply

@@ -7,14 +7,17 @@ from contextlib import contextmanager
 
 import torch
 from torch.distributed.tensor import DTensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
 from groundling.inference.batch import Sample, pad_left
 from groundling.inference.decode import read_prompts, write_answers
+from groundling.inference.lines import ForcedLine, FreeLine, Line, choose
 from groundling.model.attention import attend_padded
 from groundling.model.processor import Processor
+
+_NEVER = 1_000_000  # tokens, where lines say themselves when they end
 
 
 def generate_texts(
@@ -24,32 +27,39 @@ def generate_texts(
     *,
     batch_size: int,
     max_new_tokens: int,
+    free: bool = False,
 ) -> list[str]:
-    """One text a prompt, in order, without its end token; cut at `max_new_tokens`. Decoding is greedy.
+    """One text a prompt, in order, without its end token. Decoding is greedy.
 
-    Prompts that hold the same `patches` object have the model see that picture once. `batch_size` answers are written
-    at once.
+    An answer about a picture is held to the grammar of the contract's form, unless it is `free`: then it may say
+    anything, and is cut at `max_new_tokens`. Prompts that hold the same `patches` object have the model see that
+    picture once. `batch_size` answers are written at once.
     """
-    generate = _generate_in_step if is_spread(model) else _generate_by_rows
+    lines = [_begin(processor, prompt, max_new_tokens, free=free) for prompt in prompts]
     with _ready_to_answer(model):
-        answers = generate(model, processor, prompts, batch_size, max_new_tokens)
+        if is_spread(model):
+            _generate_in_step(model, processor, prompts, lines, batch_size)
+        else:
+            _generate_by_rows(model, processor, prompts, lines, batch_size)
     decode = processor.tokenizer.decode
-    return [str(decode(answer, skip_special_tokens=False, clean_up_tokenization_spaces=False)) for answer in answers]
+    return [str(decode(line.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)) for line in lines]
+
+
+def _begin(processor: Processor, prompt: Sample, most: int, *, free: bool) -> Line:
+    if free or prompt.patches is None:
+        return FreeLine([processor.end_token_id, processor.pad_token_id], most)
+    frame = processor.family.text_frame(prompt.patches.seen)
+    return ForcedLine(processor.vocabulary, processor.contract.answer_form, frame, processor.family.end_token, most)
 
 
 def _generate_by_rows(
-    model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], batch_size: int, max_new_tokens: int
-) -> list[list[int]]:
-    answers: list[list[int]] = [[] for _ in prompts]
-    ends = [processor.end_token_id, processor.pad_token_id]
+    model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], lines: Sequence[Line], batch_size: int
+) -> None:
     for row in plan_rows(prompts, batch_size):
         read = read_prompts(model, processor, [prompts[place] for place in row])
         for start in range(0, len(row), batch_size):
             places = range(start, min(start + batch_size, len(row)))
-            found = write_answers(model, read, places, ends=ends, max_new_tokens=max_new_tokens)
-            for place, answer in zip(places, found, strict=True):
-                answers[row[place]] = answer
-    return answers
+            write_answers(model, processor, read, places, [lines[row[place]] for place in places])
 
 
 def plan_rows(prompts: Sequence[Sample], batch_size: int) -> list[list[int]]:
@@ -79,36 +89,50 @@ def is_spread(model: PreTrainedModel) -> bool:
 
 
 def _generate_in_step(
-    model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], batch_size: int, max_new_tokens: int
-) -> list[list[int]]:
+    model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], lines: Sequence[Line], batch_size: int
+) -> None:
     """By transformers' own loop, which keeps devices in step until all are done; prompts of like length together."""
-    answers: list[list[int]] = [[] for _ in prompts]
     by_length = sorted(range(len(prompts)), key=lambda place: len(prompts[place].input_ids))
     for start in range(0, len(by_length), batch_size):
         places = by_length[start : start + batch_size]
-        found = _generate_batch(model, processor, [prompts[place] for place in places], max_new_tokens)
-        for place, answer in zip(places, found, strict=True):
-            answers[place] = answer
-    return answers
+        _generate_batch(model, processor, [prompts[place] for place in places], [lines[place] for place in places])
 
 
 def _generate_batch(
-    model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], max_new_tokens: int
-) -> list[list[int]]:
+    model: PreTrainedModel, processor: Processor, prompts: Sequence[Sample], lines: Sequence[Line]
+) -> None:
     batch = {name: value.to(model.device) for name, value in pad_left(prompts, processor).items()}
-    inputs = processor.normalise(batch)
     ends = [processor.end_token_id, processor.pad_token_id]
     plan = GenerationConfig(
         do_sample=False,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=_NEVER,
         eos_token_id=ends,
         pad_token_id=processor.pad_token_id,
         use_cache=True,
     )
+    writer = LogitsProcessorList([_LineWriter(lines, processor)])
     with attend_padded(model):
-        ids = model.generate(**inputs, generation_config=plan)  # type: ignore[operator]
-    answers = ids[:, inputs["input_ids"].shape[1] :].tolist()
-    return [answer[: next((place for place, token in enumerate(answer) if token in ends), None)] for answer in answers]
+        model.generate(**processor.normalise(batch), generation_config=plan, logits_processor=writer)  # type: ignore[operator]
+
+
+class _LineWriter(LogitsProcessor):
+    """Writes lines inside transformers' loop, which gets one token of each a step, and the end token after it."""
+
+    def __init__(self, lines: Sequence[Line], processor: Processor) -> None:
+        self._lines = lines
+        self._processor = processor
+        self._coming: list[list[int]] = [[] for _ in lines]  # written, not yet told
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        asked = [row for row, line in enumerate(self._lines) if not self._coming[row] and line.choices is not None]
+        if asked:
+            chosen = choose(scores[asked], [self._lines[row] for row in asked], self._processor.vocabulary)
+            for row, token in zip(asked, chosen, strict=True):
+                self._coming[row] = self._lines[row].write(token)
+        told = [coming.pop(0) if coming else self._processor.end_token_id for coming in self._coming]
+        only = torch.full_like(scores, -torch.inf)
+        only[range(len(told)), told] = 0
+        return only
 
 
 @contextmanager

@@ -93,4 +93,4 @@ def _answer_texts(model: PreTrainedModel, processor: Processor, questions: Seque
     """What the model answers, on the GPU where there is one."""
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     grounder = Grounder(model.to(place).eval(), processor, "merging")  # type: ignore[arg-type]
-    return [found.answer.text for found in grounder.answer_all(questions)]
+    return [found.answer.text for found in grounder.answer_all(questions, free=True)]

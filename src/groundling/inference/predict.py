@@ -85,10 +85,17 @@ class Grounder:
         *,
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        free: bool = False,
     ) -> list[Answer]:
-        """One answer a question, in order. ImageError names a picture that cannot be read."""
+        """One answer a question, in order. ImageError names a picture that cannot be read.
+
+        Answers are held to the contract's form, so that each can be read; `free` ones may say anything.
+        """
         asked = [Question(image, text) for image, text in questions]
-        return [found.answer for found in self.answer_all(asked, batch_size=batch_size, max_new_tokens=max_new_tokens)]
+        return [
+            found.answer
+            for found in self.answer_all(asked, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free)
+        ]
 
     def answer_all(
         self,
@@ -96,12 +103,13 @@ class Grounder:
         *,
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        free: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> list[Answered]:
         """One answer a question, in order. ImageError names a picture that cannot be read."""
         answers: dict[int, Answered] = {}
         for place, found in self.answer_each(
-            questions, batch_size=batch_size, max_new_tokens=max_new_tokens, max_pixels=max_pixels
+            questions, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free, max_pixels=max_pixels
         ):
             if isinstance(found, ImageError):
                 raise found
@@ -114,6 +122,7 @@ class Grounder:
         *,
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        free: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Reply]:
         """Replies as they come, all about one picture together: each is opened once, and the model sees it once.
@@ -134,7 +143,7 @@ class Grounder:
             for window, following in zip_longest(windows, windows[1:], fillvalue=[]):
                 seen = [future.result() for future in coming]
                 coming = begin_reading(following)
-                yield from self._answer_window(questions, window, seen, batch_size, max_new_tokens)
+                yield from self._answer_window(questions, window, seen, batch_size, max_new_tokens, free)
 
     def _answer_window(
         self,
@@ -143,6 +152,7 @@ class Grounder:
         seen: Sequence[_Seen | ImageError],
         batch_size: int,
         max_new_tokens: int,
+        free: bool,
     ) -> Iterator[Reply]:
         """To questions in groups about one picture each, as it was read."""
         asked: list[tuple[int, _Seen]] = []
@@ -153,7 +163,7 @@ class Grounder:
                 asked += [(place, picture) for place in places]
         prompts = [encode_question(self.processor, questions[place].text, picture.patches) for place, picture in asked]
         texts = generate_texts(
-            self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens
+            self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free
         )
         for text, (place, picture) in zip(texts, asked, strict=True):
             yield Reply(place, self.read(text, picture.patches.seen, picture.original))

@@ -23,6 +23,7 @@ from groundling.errors import ContractError
 from groundling.geometry.frame import Frame, seen_frame
 from groundling.model.contract import Contract, write_contract
 from groundling.model.patches import Patches, cut_patches, normalise, resize
+from groundling.model.vocabulary import Vocabulary
 
 _QUESTION = "\u2063question\u2063"  # a stand-in that no template changes
 
@@ -69,6 +70,11 @@ class Processor:
         """Finds each place where an added token begins, also inside another: none of them may act in a user's words."""
         tokens = (re.escape(token.content) for token in self.tokenizer.added_tokens_decoder.values())
         return re.compile(f"(?={'|'.join(tokens)})")
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the tokenizer's tokens spell."""
+        return Vocabulary(self.tokenizer)
 
     def see(self, picture: Image.Image) -> Patches:
         """The patches of an upright RGB picture, and the frame that they cover."""

@@ -57,6 +57,7 @@ def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settin
         [records[index] for index in share],
         batch_size=settings.evaluate.batch_size,
         max_new_tokens=settings.evaluate.max_new_tokens,
+        free=settings.evaluate.free,
         max_pixels=settings.images.max_file_pixels,
     )
     if state.num_processes == 1:
