@@ -22,11 +22,11 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from groundling.data.check import write_findings
 from groundling.data.record import Record
 from groundling.errors import SettingsError
-from groundling.evaluation.report import build_report, hash_records, write_report
+from groundling.evaluation.report import build_report, write_report
 from groundling.inference.predict import load
 from groundling.model.attention import use_packed_attention
-from groundling.model.contract import Contract, installed_versions, read_contract, recipe_contract, write_contract
-from groundling.model.load import Checkpoint, find_checkpoint, load_model, load_processor
+from groundling.model.contract import Contract, installed_versions, read_contract, write_contract
+from groundling.model.load import Checkpoint, find_checkpoint, load_model
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts
 from groundling.settings import Settings, closest_name, load_settings
@@ -41,10 +41,10 @@ from groundling.training.checkpoint import (
 from groundling.training.journal import Journal
 from groundling.training.pictures import draw_first_batch
 from groundling.training.processes import ask_together, from_main_process, refuse_other_engine
+from groundling.training.ready import make_ready
 from groundling.training.records import (
     Gathered,
     choose_sample,
-    gather_records,
     longest_answer,
     refuse_unmeasurable,
     write_set_aside,
@@ -70,11 +70,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     arguments = build_arguments(settings)
     resume = from_main_process(lambda: find_resume(settings))
 
-    base = find_checkpoint(settings.model.name, revision=settings.model.revision)
-    contract = recipe_contract(base.contract, settings, is_derived=base.is_contract_derived)
-    processor = load_processor(base).with_contract(contract)
-    records = from_main_process(lambda: gather_records(settings, processor))
-    processor = processor.with_contract(sign_contract(contract, records.train))
+    base, processor, records = make_ready(settings)
     refuse_other_data(resume, processor.contract)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
@@ -184,12 +180,6 @@ def loading_arguments(workers: int | None, *, has_gpu: bool) -> dict[str, Any]:
         "dataloader_pin_memory": has_gpu,
         "accelerator_config": {"non_blocking": has_gpu},
     }
-
-
-def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
-    """The contract with what the model is trained on and made with."""
-    trained_on = {"sha256": hash_records(records), "records": len(records)}
-    return dataclasses.replace(contract, trained_on=trained_on, made_with=installed_versions())
 
 
 def refuse_other_data(resume: Path | None, contract: Contract) -> None:
