@@ -23,9 +23,9 @@ from groundling.training.pictures import (
     Tile,
     draw_first_batch,
     draw_predictions,
-    restore_picture,
     save_sheet,
 )
+from groundling.training.shown import restore_picture
 
 
 def noise(width: int, height: int) -> Image.Image:
