@@ -12,9 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from groundling.evaluation.metrics import Prediction, judge
 from groundling.geometry.draw import Layer, draw_boxes
 from groundling.geometry.images import MAX_PIXELS, open_image
-from groundling.inference.batch import Sample
-from groundling.model.processor import Processor
-from groundling.training.shown import ShownSample, show_sample
+from groundling.training.shown import ShownSample
 
 TRUTH, ANSWER = "#2ca25f", "#f07818"  # green for what is true, orange for what was answered
 _INK, _FAINT = "#202124", "#80868b"
@@ -45,10 +43,10 @@ class Tile(NamedTuple):
 # ---- what a run shows ------------------------------------------------------------------------------------------
 
 
-def draw_first_batch(samples: Sequence[Sample], processor: Processor, file: Path) -> None:
-    """The first samples as the model sees them, read back from patches and tokens (`shown`)."""
+def draw_first_batch(samples: Sequence[ShownSample], file: Path) -> None:
+    """The first samples as the model sees them, as they were read back from patches and tokens."""
     legend = [Caption("what the model is shown", _INK), Caption("what it learns to answer", TRUTH)]
-    save_sheet([_sample_tile(show_sample(sample, processor)) for sample in samples], legend, file)
+    save_sheet([_sample_tile(sample) for sample in samples], legend, file)
 
 
 def draw_predictions(predictions: Sequence[Prediction], file: Path, *, max_pixels: int = MAX_PIXELS) -> None:

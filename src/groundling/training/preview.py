@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,12 +21,13 @@ from groundling.errors import SettingsError
 from groundling.geometry.boxes import Boxes, Points, iou
 from groundling.geometry.frame import Frame
 from groundling.model.contract import Contract
+from groundling.model.layout import Stretch
 from groundling.model.processor import Processor
-from groundling.page.page import View, embed_exactly, layer, whole, write_page
+from groundling.page.page import View, around, embed_exactly, layer, whole, write_page
 from groundling.settings import Settings
 from groundling.training.ready import build_dataset, build_sampler, make_ready
 from groundling.training.records import Example, Gathered, join_samples, longest_sample
-from groundling.training.shown import KINDS, Kind, ShownSample, Span, kinds_of, show_sample, spans_of
+from groundling.training.shown import KINDS, Kind, ShownSample, Span, kinds_of, make_visible, show_sample, spans_of
 
 if TYPE_CHECKING:
     pass
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 PAGE = "preview.html"
 GOOD_OVERLAP = 0.9  # where rounding costs more, a perfect answer misses acc@0.9
 NEAR = 0.01  # share of a picture's longer side that rounding moves no point by: half of one of 112 pixels is less
+_LEAST_CLOSE_UP = 0.05  # of each side of the picture
+_MOST_CLOSE_UP = 0.25  # of its area; boxes that take more are seen well in the whole picture
+_CLOSE_UP_ASPECT = 2.6
 _LEAST_SIDE = 420  # pixels on the page, up to which a small picture is enlarged by a whole number
 
 
@@ -91,7 +95,19 @@ class ShownRow:
     size: int  # samples in it, shown or not
     pictures: int
     spans: list[Span]
-    saved: int  # tokens that sharing leaves out
+    stretches: Sequence[Stretch]  # one a sample, by whose `root` those about one picture are known
+
+    @property
+    def saved(self) -> int:
+        """Tokens that sharing leaves out."""
+        return sum(stretch.prefix for stretch in self.stretches)
+
+    @property
+    def groups(self) -> list[int]:
+        """Tokens of neighbouring samples that share a picture, in order."""
+        starts = [stretch.root if stretch.prefix else place for place, stretch in enumerate(self.stretches)]
+        alike = groupby(zip(starts, self.stretches, strict=True), key=lambda pair: pair[0])
+        return [sum(stretch.length for _, stretch in pairs) for _, pairs in alike]
 
     @property
     def counts(self) -> dict[Kind, int]:
@@ -190,7 +206,7 @@ def show_row(
         size=len(examples),
         pictures=len(row["image_grid_thw"]) - blanks,
         spans=read_spans(row, processor),
-        saved=sum(stretch.prefix for stretch in stretches),
+        stretches=stretches,
     )
 
 
@@ -279,7 +295,7 @@ def show_numbers(numbers: Sequence[float] | None) -> str:
 def describe_row(row: ShownRow) -> str:
     """What stands in a row, and what sharing saves."""
     counts = row.counts
-    held = f"{_count(row.size, 'sample')} about {_count(row.pictures, 'picture')}, {row.tokens:,} tokens"
+    held = f"{show_count(row.size, 'sample')} about {show_count(row.pictures, 'picture')}, {row.tokens:,} tokens"
     parts = f"{counts['picture']:,} of pictures, {counts['prompt']:,} of prompts, {counts['learned']:,} learned"
     return f"{held}: {parts}" + (f"; {row.saved:,} more without sharing" if row.saved else "")
 
@@ -314,7 +330,15 @@ def describe_contract(contract: Contract) -> dict[str, str]:
     }
 
 
-def _count(number: int, what: str) -> str:
+def describe_sample(sample: ShownSample, most: int) -> str:
+    """Its tokens by kind, and how many it may have."""
+    words = {"picture": "of the picture", "prompt": "of the prompt", "learned": "learned"}
+    parts = [f"{count:,} {words[kind]}" for kind, count in sample.counts.items() if count]
+    return f"{' + '.join(parts)} = {sample.tokens:,} of {most:,} tokens allowed"
+
+
+def show_count(number: int, what: str) -> str:
+    """So many of a thing: 1 row, 1,204 rows."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
@@ -340,14 +364,20 @@ def write_preview(preview: Preview, folder: Path) -> Path:
         contract=describe_contract(preview.contract),
         noticed=count_findings(preview),
         describe_row=describe_row,
+        describe_sample=describe_sample,
         numbers=show_numbers,
+        count=show_count,
         scale_of=scale_of,
+        visible=make_visible,
     )
     return folder / PAGE
 
 
-def _views(preview: Preview) -> Iterator[tuple[int, View]]:
-    """The picture of each shown sample that has one, by the sample's number; a shared one is in the page once."""
+def _views(preview: Preview) -> Iterator[tuple[int, list[View]]]:
+    """By number of a shown sample with a picture: all of it, and a close-up where the boxes are small.
+
+    Close-ups, and pictures that are shared, are of the pixels that are in the page already.
+    """
     for shown in preview.samples:
         answer, picture, original = shown.sample.answer, shown.sample.picture, shown.original
         if answer is None or picture is None or original is None:
@@ -355,9 +385,14 @@ def _views(preview: Preview) -> Iterator[tuple[int, View]]:
         truth = shown.record.true_boxes(original).to(answer.seen)
         true_points = Points([target.point for target in shown.record.targets if target.point is not None], original)
         layers = [layer("answer", answer.boxes, answer.points), layer("truth", truth, true_points.to(answer.seen))]
-        embedded = None if shown.shared else embed_exactly(picture)
-        same_as = f"s{shown.root}" if shown.shared else None
-        yield shown.number, View(f"s{shown.number}", whole(answer.seen), embedded, layers, same_as)
+        name, root = f"s{shown.number}", f"s{shown.root}"
+        pixels = None if shown.shared else embed_exactly(picture)
+        views = [View(name, whole(answer.seen), pixels, layers, same_as=root if shown.shared else None)]
+        spots = Boxes(answer.points.xy[:, [0, 1, 0, 1]], answer.seen)
+        near = around([answer.boxes, truth, spots], answer.seen, least=_LEAST_CLOSE_UP, aspect=_CLOSE_UP_ASPECT)
+        if near.width * near.height <= _MOST_CLOSE_UP * answer.seen.area:
+            views.append(View(f"{name}-near", near, None, layers, same_as=root if shown.shared else name))
+        yield shown.number, views
 
 
 def scale_of(seen: Frame) -> int:

@@ -4,7 +4,7 @@ Of a sample on a terminal, what is learned has alternating colors, a token each;
 
     1           train.jsonl:4182 (train-0934-star)
       picture   336x336, seen as 112x112
-      tokens    16 of the picture + 41 of the prompt + 35 learned = 92 of 8,192
+      tokens    16 of the picture + 41 of the prompt + 35 learned = 92 of 8,192 tokens allowed
       prompt    <|im_start|>system\nYou are ... <|vision_start|>16 x <|image_pad|><|vision_end|>Locate the star ...
       learned   [|{"|bbox|_|2|d|":| [|5|0|,| |5|2|,| |9|6|,| |1|0|1|],| "|label|":| "|star|"}]|<|im_end|>
       box       [150, 156, 288, 301.5] star, reads back as [150, 156, 288, 303], IoU 0.99
@@ -25,6 +25,8 @@ from groundling.training.preview import (
     count_findings,
     describe_epoch,
     describe_row,
+    describe_sample,
+    show_count,
     show_numbers,
 )
 from groundling.training.shown import ShownSample, make_visible
@@ -48,9 +50,9 @@ def print_preview(preview: Preview, console: Console) -> None:
     is_colored = console.color_system is not None and not console.no_color
     room = max(_LEAST_WIDTH, console.width - _LABEL)
     for label, words in tell(preview, is_colored=is_colored):
-        first = Text(f"{label} ".ljust(_LABEL), style=_FAINT if label.startswith(" ") else "bold")
+        style = _FAINT if label.startswith(" ") else "bold"
         for number, part in enumerate(words.wrap(console, room) if console.is_terminal else [words]):
-            line = Text(" " * _LABEL) + part if number else first + part
+            line = Text.assemble((("" if number else f"{label} ").ljust(_LABEL), style), part)
             line.rstrip()
             console.print(line, soft_wrap=True)
 
@@ -75,15 +77,13 @@ def tell(preview: Preview, *, is_colored: bool) -> Iterator[Line]:
 
 
 def _tell_sample(shown: Shown, most: int, *, is_colored: bool) -> Iterator[Line]:
-    sample, counts = shown.sample, shown.sample.counts
     yield Line(str(shown.number), Text(make_visible(f"{shown.record.place} ({shown.record.id})")))
     if shown.original is not None:
         shared = f", {shown.shared:,} tokens shared with sample {shown.root}" if shown.shared else ""
         yield Line("  picture", Text(f"{shown.original}, seen as {shown.seen}{shared}"))
-    parts = f"{counts['picture']:,} of the picture + {counts['prompt']:,} of the prompt + {counts['learned']:,} learned"
-    yield Line("  tokens", Text(f"{parts} = {sample.tokens:,} of {most:,}"))
-    yield Line("  prompt", _prompt(sample))
-    yield Line("  learned", _learned(sample, is_colored=is_colored))
+    yield Line("  tokens", Text(describe_sample(shown.sample, most)))
+    yield Line("  prompt", _prompt(shown.sample))
+    yield Line("  learned", _learned(shown.sample, is_colored=is_colored))
     for place in shown.places:
         yield _tell_place(place)
 
@@ -120,5 +120,5 @@ def _tell_findings(preview: Preview) -> Iterator[Line]:
     if not any(one.is_set_aside for one in found):
         yield Line("set aside", Text("none"))
     for one in found:
-        words = f"{one.code}, {one.records:,} {'record' if one.records == 1 else 'records'}: {one.meaning}"
+        words = f"{one.code}, {show_count(one.records, 'record')}: {one.meaning}"
         yield Line("set aside" if one.is_set_aside else "noticed", Text(words))

@@ -49,6 +49,7 @@ from groundling.training.records import (
     refuse_unmeasurable,
     write_set_aside,
 )
+from groundling.training.shown import show_sample
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
 from groundling.tutorial_recipe import DECIDED, OWNED
@@ -334,7 +335,8 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
     if trainer.is_world_process_zero() and run.pictures:
         first = next(iter(trainer.sampler))[: run.pictures]
         samples = trainer.train_dataset.__getitems__(first)  # type: ignore[union-attr]
-        draw_first_batch(samples, trainer.processor, run.dir / "samples" / "first-batch.jpg")
+        shown = [show_sample(sample, trainer.processor) for sample in samples]
+        draw_first_batch(shown, run.dir / "samples" / "first-batch.jpg")
 
 
 def finish_from(checkpoint: Path, run: Path) -> None:
