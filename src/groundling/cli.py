@@ -231,14 +231,14 @@ def preview(
     to: Annotated[Path | None, typer.Option(help="folder for preview.html; previews/<recipe> by default")] = None,
 ) -> None:
     """Show what a model will see and learn by a recipe: pictures, prompts, answers, token by token."""
-    from rich.console import Console
-
     from groundling.settings import load_settings
 
     settings, name = load_settings(recipe, overrides or []), Path(recipe).stem
     folder = to or Path("previews") / name
     _tell_notes(recipe)
     with _quiet_libraries():
+        from rich.console import Console
+
         from groundling.training.preview import build_preview, refuse_run_folder, write_preview
         from groundling.training.preview_text import print_preview
 

@@ -199,7 +199,7 @@ def show_row(
         places = compare_places(example.record, example.original, sample.answer)
         root = shown_before + 1 + stretch.root
         shown.append(Shown(place, example.record, example.original, sample, places, root, stretch.prefix))
-    blanks = len(stretches) - len(examples)  # a row of words alone has one, for the vision tower
+    blanks = len(stretches) - len(examples)  # a row of words alone has one
     return ShownRow(
         number=number,
         samples=shown,
@@ -295,7 +295,8 @@ def show_numbers(numbers: Sequence[float] | None) -> str:
 def describe_row(row: ShownRow) -> str:
     """What stands in a row, and what sharing saves."""
     counts = row.counts
-    held = f"{show_count(row.size, 'sample')} about {show_count(row.pictures, 'picture')}, {row.tokens:,} tokens"
+    pictures = show_count(row.pictures, "picture") if row.pictures else "no picture but a blank one"
+    held = f"{show_count(row.size, 'sample')} about {pictures}, {row.tokens:,} tokens"
     parts = f"{counts['picture']:,} of pictures, {counts['prompt']:,} of prompts, {counts['learned']:,} learned"
     return f"{held}: {parts}" + (f"; {row.saved:,} more without sharing" if row.saved else "")
 
