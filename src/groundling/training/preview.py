@@ -64,7 +64,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownExample:
     """One sample of a row. Its first `shared` tokens stand in the row once, with the sample numbered `root`."""
 
     number: int  # of all that are shown, from 1
@@ -91,7 +91,7 @@ class ShownRow:
     """A packed row as the model gets it, and those of its samples that are shown."""
 
     number: int  # in its epoch, from 1
-    samples: list[Shown]
+    samples: list[ShownExample]
     size: int  # samples in it, shown or not
     pictures: int
     spans: list[Span]
@@ -154,7 +154,7 @@ class Preview:
     rows: list[ShownRow]
 
     @property
-    def samples(self) -> list[Shown]:
+    def samples(self) -> list[ShownExample]:
         """All that are shown."""
         return [shown for row in self.rows for shown in row.samples]
 
@@ -193,12 +193,12 @@ def show_row(
     """A row of samples, packed; the first `most` of them shown."""
     row = join_samples([example.sample for example in examples], processor)
     stretches = row["layout"].stretches
-    shown: list[Shown] = []
+    shown: list[ShownExample] = []
     for place, (example, stretch) in enumerate(zip(examples[:most], stretches, strict=False), shown_before + 1):
         sample = show_sample(example.sample, processor)
         places = compare_places(example.record, example.original, sample.answer)
         root = shown_before + 1 + stretch.root
-        shown.append(Shown(place, example.record, example.original, sample, places, root, stretch.prefix))
+        shown.append(ShownExample(place, example.record, example.original, sample, places, root, stretch.prefix))
     blanks = len(stretches) - len(examples)  # a row of words alone has one
     return ShownRow(
         number=number,

@@ -21,7 +21,7 @@ from rich.text import Text
 from groundling.training.preview import (
     Place,
     Preview,
-    Shown,
+    ShownExample,
     count_findings,
     describe_epoch,
     describe_row,
@@ -76,7 +76,7 @@ def tell(preview: Preview, *, is_colored: bool) -> Iterator[Line]:
     yield from _tell_findings(preview)
 
 
-def _tell_sample(shown: Shown, most: int, *, is_colored: bool) -> Iterator[Line]:
+def _tell_sample(shown: ShownExample, most: int, *, is_colored: bool) -> Iterator[Line]:
     yield Line(str(shown.number), Text(make_visible(f"{shown.record.place} ({shown.record.id})")))
     if shown.original is not None:
         shared = f", {shown.shared:,} tokens shared with sample {shown.root}" if shown.shared else ""
