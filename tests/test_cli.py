@@ -67,7 +67,10 @@ def run_process(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "tiny", "train.lerning_rate=1"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["train", "--help"], ["train", "tiny", "train.lerning_rate=1"], ["preview", "tiny", "run.dri=x"]],
+)
 def test_help_and_wrong_settings_are_answered_at_once_without_torch(words: list[str]) -> None:
     code = f"import sys; sys.argv = ['groundling', *{words}]\nfrom groundling.cli import main\n"
     code += "try:\n    main()\nfinally:\n    print('loaded', [name for name in sys.modules], file=sys.stderr)"
@@ -93,6 +96,10 @@ def test_an_unknown_setting_names_the_closest(call: Call) -> None:
         (["trian"], "Did you mean 'train'?"),
         (["train"], "Missing argument"),
         (["train", "nosuch.yaml"], "no recipe nosuch.yaml"),
+        (["preview", "nosuch.yaml"], "no recipe nosuch.yaml"),
+        (["preview", "tiny"], "no record file demo/train.jsonl"),
+        (["preview", "tiny", "-n", "0"], "greater than or equal to 1"),
+        (["preview", "tiny", "--to", "demo/run/page"], "is in run.dir, demo/run"),
         (["check", "nosuch.jsonl"], "no record file nosuch.jsonl"),
         (["convert", "cocoo", "a", "b.jsonl"], "cocoo"),
         (["evaluate", "nosuch", str(PICTURES / "records.jsonl")], "no model 'nosuch'"),
@@ -188,6 +195,35 @@ def test_predict_at_another_budget_is_explicit(call: Call) -> None:
     ended = call("predict", "tiny", picture, "--ask", "the rocket", "--max-tokens", 64, "--json")
     assert json.loads(ended.out)[0]["seen"] != own["seen"]
     assert json.loads(ended.out)[0]["width"] == own["width"] == 640
+
+
+def test_preview_shows_the_first_samples_and_leaves_the_run_folder_alone(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = broken_records(tmp_path / "data")
+    (tmp_path / "mine.yaml").write_text(f"model: {{name: tiny}}\ndata: {{train: {records}}}\n", encoding="utf-8")
+    ended = call("preview", "mine.yaml", "train.batch_size=2", "-n", 3)
+    assert ended.code == 0 and ended.err.split()[-1] == "previews/mine/preview.html"
+    assert "\x1b" not in ended.out and "the first 3 of 9 samples" in ended.out
+    assert ended.out.count("  learned   ") == 3 and "set aside   unreadable_picture, 1 record" in ended.out
+    assert (tmp_path / "previews" / "mine" / "preview.html").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "mine.yaml", "previews"}
+
+
+def test_preview_of_nothing_usable_is_refused_as_a_training_is(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("{\n", encoding="utf-8")
+    words = [
+        "tiny",
+        f"data.train={tmp_path / 'bad.jsonl'}",
+        "data.test=null",
+        "evaluate.every=0",
+        f"run.dir={tmp_path / 'run'}",
+    ]
+    previewed, trained = call("preview", *words, "--to", tmp_path / "page"), call("train", *words)
+    assert previewed.code == trained.code == 2
+    assert "error: no record of data.train can be used: 1 errors; the first: " in previewed.err
+    assert previewed.err == trained.err and not (tmp_path / "page").exists()
 
 
 def test_info_tells_versions_and_contracts(call: Call) -> None:

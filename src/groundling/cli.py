@@ -227,6 +227,15 @@ def _load_settings(recipe: Path) -> Any:
     return load_settings(recipe)
 
 
+def _tell_notes(recipe: str) -> None:
+    """What of a recipe has no effect here, on stderr."""
+    from groundling.settings import read_recipe
+
+    if _is_speaker():
+        for note in read_recipe(recipe).notes:
+            _say(f"note: {note}")
+
+
 def _find_budget(settings: Any, model: str | None) -> Any:
     if settings is None and model is None:
         return None
@@ -238,6 +247,33 @@ def _find_budget(settings: Any, model: str | None) -> Any:
             return find_checkpoint(str(model)).contract.budget
         base = find_checkpoint(settings.model.name, revision=settings.model.revision)
         return recipe_contract(base.contract, settings, is_derived=base.is_contract_derived).budget
+
+
+@app.command()
+def preview(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of a shipped one")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings to change", metavar="[key=value]...")] = None,
+    samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="how many to show")] = 8,
+    to: Annotated[Path | None, typer.Option(help="folder for preview.html; previews/<recipe> by default")] = None,
+) -> None:
+    """Show what a model will see and learn by a recipe: pictures, prompts, answers, token by token."""
+    from groundling.settings import load_settings
+
+    settings, name = load_settings(recipe, overrides or []), Path(recipe).stem
+    folder = to or Path("previews") / name
+    _tell_notes(recipe)
+    with _quiet_libraries():
+        from rich.console import Console
+
+        from groundling.training.preview import build_preview, refuse_run_folder, write_preview
+        from groundling.training.preview_text import print_preview
+
+        refuse_run_folder(folder, settings)
+        with _progress("pictures") as progress:
+            found = build_preview(settings, name=name, samples=samples, progress=progress)
+    page = write_preview(found, folder)
+    print_preview(found, Console(highlight=False))
+    _say(str(page))
 
 
 # ---- models ----------------------------------------------------------------------------------------------------
@@ -266,12 +302,10 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="settings to change", metavar="[key=value]...")] = None,
 ) -> None:
     """Tune a model as a recipe says."""
-    from groundling.settings import load_settings, read_recipe
+    from groundling.settings import load_settings
 
     load_settings(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
-    if _is_speaker():
-        for note in read_recipe(recipe).notes:
-            _say(f"note: {note}")
+    _tell_notes(recipe)
     with _quiet_libraries():
         from groundling.training.train import train
 

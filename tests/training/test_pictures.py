@@ -23,9 +23,9 @@ from groundling.training.pictures import (
     Tile,
     draw_first_batch,
     draw_predictions,
-    restore_picture,
     save_sheet,
 )
+from groundling.training.shown import restore_picture, show_sample
 
 
 def noise(width: int, height: int) -> Image.Image:
@@ -54,12 +54,11 @@ def test_the_first_batch_shows_boxes_prompts_and_words_alone(
     records = gl.read_records(scenes / "train.jsonl")[:3]
     samples = [encode_record(tiny_processor, record, open_image(record.image)) for record in records if record.image]
     words = gl.read_records(scenes / "words.jsonl")[0]
-    draw_first_batch([*samples, encode_record(tiny_processor, words, None)], tiny_processor, tmp_path / "first.jpg")
-    draw_first_batch(
-        [sample._replace(labels=[-100] * len(sample.labels)) for sample in samples],
-        tiny_processor,
-        tmp_path / "none.jpg",
-    )
+    unlearned = [sample._replace(labels=[-100] * len(sample.labels)) for sample in samples]
+    samples.append(encode_record(tiny_processor, words, None))
+    for name, chosen in (("first", samples), ("none", unlearned)):
+        shown = [show_sample(sample, tiny_processor) for sample in chosen]
+        draw_first_batch(shown, tmp_path / f"{name}.jpg")
     assert Image.open(tmp_path / "first.jpg").width == 4 * TILE + 5 * 14
     assert count_pixels(tmp_path / "first.jpg", TRUTH) > count_pixels(tmp_path / "none.jpg", TRUTH) + 1000, "boxes"
 

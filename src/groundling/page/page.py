@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from groundling.errors import ImageError
-from groundling.geometry.boxes import Boxes
+from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image
 
@@ -27,6 +27,8 @@ Role = Literal["truth", "answer", "before", "after"]
 
 MAX_SIDE = 640  # pixels of an embedded picture; sixty of them make a page of about 4 MB
 _JPEG_QUALITY = 82
+_FINE_JPEG_QUALITY = 92
+_MOST_EXACT_PIXELS = 150_000  # at up to 3 bytes each
 _MAX_RECTANGLES = 200  # of one layer; more hide the picture and swell the page
 _MARGIN = 0.6  # of the boxes' extent, left around them in a close-up
 
@@ -41,10 +43,11 @@ class Region(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """Boxes to draw in one colour."""
+    """Boxes and points to draw in one colour."""
 
     role: Role
     rectangles: list[Region]
+    dots: Sequence[tuple[float, float]] = ()
 
 
 class View(NamedTuple):
@@ -83,9 +86,20 @@ def embed(image: Image.Image | None, region: Region, original: Frame) -> str | N
     bottom = max(top + 1, math.ceil((region.top + region.height) * y_scale))
     part = image.crop((left, top, right, bottom))
     part.thumbnail((MAX_SIDE, MAX_SIDE))
+    return _data_uri(part, "JPEG", quality=_JPEG_QUALITY)
+
+
+def embed_exactly(image: Image.Image) -> str:
+    """The whole picture at its own size in a data URI: a small one to the bit (PNG), a large one as a fine JPEG."""
+    if image.width * image.height <= _MOST_EXACT_PIXELS:
+        return _data_uri(image, "PNG")
+    return _data_uri(image, "JPEG", quality=_FINE_JPEG_QUALITY, subsampling=0)
+
+
+def _data_uri(image: Image.Image, kind: str, **options: int) -> str:
     file = io.BytesIO()
-    part.save(file, "JPEG", quality=_JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    image.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
 
 
 def whole(frame: Frame) -> Region:
@@ -109,10 +123,12 @@ def around(boxes: Sequence[Boxes], original: Frame, *, least: float, aspect: flo
     return Region(*start.round(1).tolist(), *lengths_wh.round(1).tolist())
 
 
-def layer(role: Role, boxes: Boxes) -> Layer:
-    """The boxes as rectangles, the first few hundred of them."""
+def layer(role: Role, boxes: Boxes, points: Points | None = None) -> Layer:
+    """The boxes as rectangles and the points as dots, the first few hundred of them."""
     rows = boxes.xyxy[:_MAX_RECTANGLES].tolist()
-    return Layer(role, [Region(x, y, max(right - x, 0), max(bottom - y, 0)) for x, y, right, bottom in rows])
+    rectangles = [Region(x, y, max(right - x, 0), max(bottom - y, 0)) for x, y, right, bottom in rows]
+    dots = [] if points is None else points.xy[:_MAX_RECTANGLES].tolist()
+    return Layer(role, rectangles, [(x, y) for x, y in dots])
 
 
 # ---- words and the page ----------------------------------------------------------------------------------------

@@ -9,13 +9,10 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from groundling.dialect.answer import read_answer
 from groundling.evaluation.metrics import Prediction, judge
 from groundling.geometry.draw import Layer, draw_boxes
 from groundling.geometry.images import MAX_PIXELS, open_image
-from groundling.inference.batch import IGNORED, Sample
-from groundling.model.patches import Patches, join_patches
-from groundling.model.processor import Processor
+from groundling.training.shown import ShownSample
 
 TRUTH, ANSWER = "#2ca25f", "#f07818"  # green for what is true, orange for what was answered
 _INK, _FAINT = "#202124", "#80868b"
@@ -46,14 +43,10 @@ class Tile(NamedTuple):
 # ---- what a run shows ------------------------------------------------------------------------------------------
 
 
-def draw_first_batch(samples: Sequence[Sample], processor: Processor, file: Path) -> None:
-    """The first samples as the model sees them: patches put together again, prompts and answers read back from tokens.
-
-    The boxes are those that the learned tokens say. Nothing here comes from the records, so a sheet that looks right
-    proves the whole way to the model.
-    """
+def draw_first_batch(samples: Sequence[ShownSample], file: Path) -> None:
+    """The first samples as the model sees them, as they were read back from patches and tokens."""
     legend = [Caption("what the model is shown", _INK), Caption("what it learns to answer", TRUTH)]
-    save_sheet([_sample_tile(sample, processor) for sample in samples], legend, file)
+    save_sheet([_sample_tile(sample) for sample in samples], legend, file)
 
 
 def draw_predictions(predictions: Sequence[Prediction], file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -62,30 +55,20 @@ def draw_predictions(predictions: Sequence[Prediction], file: Path, *, max_pixel
     save_sheet([_prediction_tile(prediction, max_pixels) for prediction in predictions], legend, file)
 
 
-def restore_picture(patches: Patches, processor: Processor) -> Image.Image:
-    """The picture that lies in a processor's patches: its cutting undone."""
-    return Image.fromarray(join_patches(patches, processor.images.patch_size, processor.images.merge_size))
-
-
 # ---- tiles -----------------------------------------------------------------------------------------------------
 
 
-def _sample_tile(sample: Sample, processor: Processor) -> Tile:
-    learned = [label for label in sample.labels if label != IGNORED]
-    prompt = [token for token, label in zip(sample.input_ids, sample.labels, strict=True) if label == IGNORED]
-    visual = prompt.count(processor.image_token_id)
-    counts = f"{visual} visual tokens, {len(prompt) - visual} of words, {len(learned)} learned"
+def _sample_tile(shown: ShownSample) -> Tile:
+    counts = shown.counts
     captions = [
-        Caption(counts, _FAINT),
-        Caption(_readable(_collapse(prompt, processor.image_token_id), processor), _INK),
-        Caption(_readable(learned, processor), TRUTH),
+        Caption(f"{counts['picture']} visual tokens, {counts['prompt']} of words, {counts['learned']} learned", _FAINT),
+        Caption(shown.prompt, _INK),
+        Caption(shown.learned, TRUTH),
     ]
-    if sample.patches is None:
+    if shown.picture is None or shown.answer is None:
         return Tile(None, captions)
-    text = processor.tokenizer.decode([token for token in learned if token != processor.end_token_id])
-    answer = read_answer(str(text), family=processor.family.name, seen=sample.patches.seen)
-    picture = _fit(restore_picture(sample.patches, processor))
-    return Tile(draw_boxes(picture, [Layer(answer.boxes, TRUTH, answer.labels[: len(answer.boxes)])]), captions)
+    boxes, labels = shown.answer.boxes, shown.answer.labels
+    return Tile(draw_boxes(_fit(shown.picture), [Layer(boxes, TRUTH, labels[: len(boxes)])]), captions)
 
 
 def _prediction_tile(prediction: Prediction, max_pixels: int) -> Tile:
@@ -100,16 +83,6 @@ def _prediction_tile(prediction: Prediction, max_pixels: int) -> Tile:
         Caption(prediction.answer.text, ANSWER),
     ]
     return Tile(draw_boxes(picture, layers), captions)
-
-
-def _collapse(tokens: Sequence[int], repeated: int) -> list[int]:
-    """The tokens with every run of the repeated one cut down to one."""
-    return [token for place, token in enumerate(tokens) if token != repeated or tokens[place - 1 : place] != [repeated]]
-
-
-def _readable(tokens: Sequence[int], processor: Processor) -> str:
-    """The text of tokens, control tokens and all, line breaks visible."""
-    return str(processor.tokenizer.decode(list(tokens))).replace("\n", "\\n")
 
 
 def _fit(picture: Image.Image) -> Image.Image:

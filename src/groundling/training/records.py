@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,8 +49,10 @@ class Gathered(NamedTuple):
 # ---- reading ---------------------------------------------------------------------------------------------------
 
 
-def gather_records(settings: Settings, processor: Processor) -> Gathered:
-    """Read, judge and mix a recipe's records.
+def gather_records(
+    settings: Settings, processor: Processor, *, progress: Callable[[int, int], None] | None = None
+) -> Gathered:
+    """Read, judge and mix a recipe's records; `progress` is told (pictures looked at, pictures in all).
 
     SettingsError where none is left to train on or, if there is a test file, to measure on; under `data.strict` also
     where any is bad. RecordError for one that the answer form cannot hold.
@@ -63,6 +65,7 @@ def gather_records(settings: Settings, processor: Processor) -> Gathered:
         rejected=rejected + rejected_test,
         budget=processor.contract.budget,
         max_pixels=settings.images.max_file_pixels,
+        progress=progress,
     )
     errors = [finding for finding in findings if finding.level == "error"]
     if errors and settings.data.strict:
@@ -201,6 +204,14 @@ def write_set_aside(gathered: Gathered, file: Path, settings: Settings) -> int:
 # ---- samples ---------------------------------------------------------------------------------------------------
 
 
+class Example(NamedTuple):
+    """A training sample, and the record that it was made from."""
+
+    record: Record
+    original: Frame | None  # of the picture that the record's targets count in; None without one
+    sample: Sample
+
+
 class RecordDataset(Dataset[Sample]):
     """Records as training samples; pictures are opened when they are asked for.
 
@@ -222,20 +233,24 @@ class RecordDataset(Dataset[Sample]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """The samples of one row; each picture is opened once."""
+        """The samples of one row."""
+        return [example.sample for example in self.read_row(indices)]
+
+    def read_row(self, indices: Sequence[int]) -> list[Example]:
+        """The samples of one row beside their records; each picture is opened once."""
         seen: dict[Path, tuple[Frame, Patches]] = {}
-        samples: list[Sample] = []
+        examples: list[Example] = []
         for record in (self.records[index] for index in indices):
             if record.image is None:
-                samples.append(encode_words(self.processor, record, None))
+                examples.append(Example(record, None, encode_words(self.processor, record, None)))
                 continue
             if record.image not in seen:
                 picture = open_image(record.image, max_pixels=self.max_pixels)
                 seen[record.image] = Frame(*picture.size), self.processor.see(picture)
             original, patches = seen[record.image]
             own = patches if self.share_pictures else Patches(*patches)
-            samples.append(encode_seen(self.processor, record, original, own))
-        return samples
+            examples.append(Example(record, original, encode_seen(self.processor, record, original, own)))
+        return examples
 
 
 def join_samples(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:

@@ -22,11 +22,11 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from groundling.data.check import write_findings
 from groundling.data.record import Record
 from groundling.errors import SettingsError
-from groundling.evaluation.report import build_report, hash_records, write_report
+from groundling.evaluation.report import build_report, write_report
 from groundling.inference.predict import load
 from groundling.model.attention import use_packed_attention
-from groundling.model.contract import Contract, installed_versions, read_contract, recipe_contract, write_contract
-from groundling.model.load import Checkpoint, find_checkpoint, load_model, load_processor
+from groundling.model.contract import Contract, installed_versions, read_contract, write_contract
+from groundling.model.load import Checkpoint, find_checkpoint, load_model
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts
 from groundling.settings import Settings, closest_name, load_settings
@@ -41,14 +41,15 @@ from groundling.training.checkpoint import (
 from groundling.training.journal import Journal
 from groundling.training.pictures import draw_first_batch
 from groundling.training.processes import ask_together, from_main_process, refuse_other_engine
+from groundling.training.ready import make_ready
 from groundling.training.records import (
     Gathered,
     choose_sample,
-    gather_records,
     longest_answer,
     refuse_unmeasurable,
     write_set_aside,
 )
+from groundling.training.shown import show_sample
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
 from groundling.tutorial_recipe import DECIDED, OWNED
@@ -70,11 +71,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     arguments = build_arguments(settings)
     resume = from_main_process(lambda: find_resume(settings))
 
-    base = find_checkpoint(settings.model.name, revision=settings.model.revision)
-    contract = recipe_contract(base.contract, settings, is_derived=base.is_contract_derived)
-    processor = load_processor(base).with_contract(contract)
-    records = from_main_process(lambda: gather_records(settings, processor))
-    processor = processor.with_contract(sign_contract(contract, records.train))
+    base, processor, records = make_ready(settings)
     refuse_other_data(resume, processor.contract)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
@@ -184,12 +181,6 @@ def loading_arguments(workers: int | None, *, has_gpu: bool) -> dict[str, Any]:
         "dataloader_pin_memory": has_gpu,
         "accelerator_config": {"non_blocking": has_gpu},
     }
-
-
-def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
-    """The contract with what the model is trained on and made with."""
-    trained_on = {"sha256": hash_records(records), "records": len(records)}
-    return dataclasses.replace(contract, trained_on=trained_on, made_with=installed_versions())
 
 
 def refuse_other_data(resume: Path | None, contract: Contract) -> None:
@@ -344,7 +335,8 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
     if trainer.is_world_process_zero() and run.pictures:
         first = next(iter(trainer.sampler))[: run.pictures]
         samples = trainer.train_dataset.__getitems__(first)  # type: ignore[union-attr]
-        draw_first_batch(samples, trainer.processor, run.dir / "samples" / "first-batch.jpg")
+        shown = [show_sample(sample, trainer.processor) for sample in samples]
+        draw_first_batch(shown, run.dir / "samples" / "first-batch.jpg")
 
 
 def finish_from(checkpoint: Path, run: Path) -> None:

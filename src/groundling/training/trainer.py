@@ -39,8 +39,8 @@ from groundling.training.checkpoint import (
 )
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together, from_main_process
-from groundling.training.records import Gathered, RecordDataset, join_samples
-from groundling.training.rows import RowPlan, RowSampler
+from groundling.training.ready import build_dataset, build_sampler
+from groundling.training.records import Gathered, join_samples
 
 
 class GroundingTrainer(Trainer):
@@ -60,16 +60,11 @@ class GroundingTrainer(Trainer):
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=RecordDataset(
-                records.train,
-                processor,
-                max_pixels=settings.images.max_file_pixels,
-                share_pictures=settings.train.share_pictures,
-            ),
+            train_dataset=build_dataset(records, processor, settings),
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
             data_collator=partial(join_samples, processor=processor),
         )
-        self.sampler = self._build_sampler(records, settings)
+        self.sampler = build_sampler(records, settings, processes=self.args.world_size, epoch=self._epoch)
         self.processor = processor
         self.settings = settings
         self.test = test
@@ -119,14 +114,6 @@ class GroundingTrainer(Trainer):
             pin_memory=arguments.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)  # type: ignore[return-value]
-
-    def _build_sampler(self, records: Gathered, settings: Settings) -> RowSampler:
-        train = settings.train
-        plan = RowPlan(
-            train.batch_size, train.pack_tokens, train.accumulate, self.args.world_size, train.share_pictures
-        )
-        images = [record.image for record in records.train]
-        return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=self._epoch)
 
     def _epoch(self) -> int:
         """That whose rows are drawn next. (accelerate tells a sampler, but not of several processes after a stop.)"""

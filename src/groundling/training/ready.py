@@ -1,0 +1,65 @@
+"""What training and its preview begin with alike: a recipe's processor and records, and the rows that they stand in.
+
+Nothing is written and no weights are loaded here, so what is previewed is what will be trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from groundling.data.record import Record
+from groundling.evaluation.report import hash_records
+from groundling.model.contract import Contract, installed_versions, recipe_contract
+from groundling.model.load import Checkpoint, find_checkpoint, load_processor
+from groundling.model.processor import Processor
+from groundling.settings import Settings
+from groundling.training.processes import from_main_process
+from groundling.training.records import Gathered, RecordDataset, gather_records
+from groundling.training.rows import RowPlan, RowSampler
+
+
+class Ready(NamedTuple):
+    """All that a run has before its weights."""
+
+    base: Checkpoint  # that it starts from
+    processor: Processor  # under the run's own contract
+    records: Gathered
+
+
+def make_ready(settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> Ready:
+    """The checkpoint, processor and records of a recipe; `progress` is told (pictures looked at, pictures in all).
+
+    SettingsError, ContractError or RecordError where one of them cannot be had or used.
+    """
+    base = find_checkpoint(settings.model.name, revision=settings.model.revision)
+    contract = recipe_contract(base.contract, settings, is_derived=base.is_contract_derived)
+    processor = load_processor(base).with_contract(contract)
+    records = from_main_process(lambda: gather_records(settings, processor, progress=progress))
+    return Ready(base, processor.with_contract(sign_contract(contract, records.train)), records)
+
+
+def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
+    """The contract with what the model is trained on and made with."""
+    trained_on = {"sha256": hash_records(records), "records": len(records)}
+    return dataclasses.replace(contract, trained_on=trained_on, made_with=installed_versions())
+
+
+def build_dataset(records: Gathered, processor: Processor, settings: Settings) -> RecordDataset:
+    """The records as samples."""
+    return RecordDataset(
+        records.train,
+        processor,
+        max_pixels=settings.images.max_file_pixels,
+        share_pictures=settings.train.share_pictures,
+    )
+
+
+def build_sampler(
+    records: Gathered, settings: Settings, *, processes: int = 1, epoch: Callable[[], int] = lambda: 0
+) -> RowSampler:
+    """Which of the records stand together in the rows of an epoch; `epoch` gives its number when they are drawn."""
+    train = settings.train
+    plan = RowPlan(train.batch_size, train.pack_tokens, train.accumulate, processes, train.share_pictures)
+    return RowSampler([record.image for record in records.train], records.lengths, plan, seed=train.seed, epoch=epoch)
