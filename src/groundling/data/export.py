@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -171,35 +171,50 @@ def _chat_of(record: Record, image: str | None, frame: TextFrame, form: AnswerFo
 # ---- labelled pictures -----------------------------------------------------------------------------------------
 
 
-class _Judged(NamedTuple):
-    record: Record
-    fault: str | None  # why it cannot be written
-
-
 def _write_pictures(records: Sequence[Record], format: PictureFormat, file: Path, writing: Writing) -> list[Rejected]:
     """Write the file or folder; returns what is not in it."""
-    rejected: list[Rejected] = []
-    groups: dict[Path, list[_Judged]] = {}
-    for record, fault in zip(records, find_faults(records), strict=True):
-        if record.image is None or record.answer is not None:
-            rejected.append(_reject(record, "general instruction data, which says nothing of places on a picture"))
-            continue
-        judged = _Judged(record, fault or format.refuse(record, writing))
-        groups.setdefault(Path(os.path.abspath(record.image)), []).append(judged)  # links stay as they are
-    about: dict[Path, list[Record]] = {}
+    found = enumerate(zip(records, find_faults(records), strict=True))
+    reasons = {number: fault or _refuse(record, format, writing) for number, (record, fault) in found}
+    faults = {number: reason for number, reason in reasons.items() if reason is not None}
     place = _placing(format, file)
-    for image, group in groups.items():
-        sound, unsound = _sort(group, format)
-        rejected += unsound
+    about: dict[Path, list[Record]] = {}
+    for image, numbers in _group_by_picture(records).items():
+        if format.is_complete:
+            faults |= _spread_fault(numbers, faults, records)
+        sound = [number for number in numbers if number not in faults]
         if not sound:
             continue
         try:
-            about.setdefault(place(image), []).extend(sound)
+            about.setdefault(place(image), []).extend(records[number] for number in sound)
         except ImageError as error:
-            rejected += [_reject(record, str(error)) for record in sound]
+            faults |= dict.fromkeys(sound, str(error))
     pictures = [replace(label_picture(asked, writing.labels), image=image) for image, asked in about.items()]
     format.write(pictures, file, writing)
-    return rejected
+    return [_reject(records[number], faults[number]) for number in sorted(faults)]
+
+
+def _refuse(record: Record, format: PictureFormat, writing: Writing) -> str | None:
+    if record.image is None or record.answer is not None:
+        return "general instruction data, which says nothing of places on a picture"
+    return format.refuse(record, writing)
+
+
+def _group_by_picture(records: Sequence[Record]) -> dict[Path, list[int]]:
+    """The numbers of the records that label each picture. Links stay as they are."""
+    groups: dict[Path, list[int]] = {}
+    for number, record in enumerate(records):
+        if record.image is not None and record.answer is None:
+            groups.setdefault(Path(os.path.abspath(record.image)), []).append(number)
+    return groups
+
+
+def _spread_fault(numbers: Sequence[int], faults: Mapping[int, str], records: Sequence[Record]) -> dict[int, str]:
+    """Why none of these records of one picture can be written where one of them cannot."""
+    faulty = [number for number in numbers if number in faults]
+    if not faulty:
+        return {}
+    reason = f"left out with its picture, on which the things of {records[faulty[0]].place} would be missing"
+    return {number: reason for number in numbers if number not in faults}
 
 
 def _placing(format: PictureFormat, file: Path) -> Callable[[Path], Path]:
@@ -209,17 +224,6 @@ def _placing(format: PictureFormat, file: Path) -> Callable[[Path], Path]:
     if format.is_folder:
         return UprightPictures(file / format.pictures, file / format.pictures, paired=True).place
     return UprightPictures(file.parent / format.pictures, file.parent).place
-
-
-def _sort(group: Sequence[_Judged], format: PictureFormat) -> tuple[list[Record], list[Rejected]]:
-    """What is written of the records of one picture: nothing where a label would be missing on it."""
-    faulty = [judged for judged in group if judged.fault is not None]
-    sound = [judged.record for judged in group if judged.fault is None]
-    rejected = [_reject(judged.record, judged.fault or "") for judged in faulty]
-    if not faulty or not format.is_complete:
-        return sound, rejected
-    reason = f"left out with its picture, on which the things of {faulty[0].record.place} would be missing"
-    return [], rejected + [_reject(record, reason) for record in sound]
 
 
 def _reject(record: Record, reason: str) -> Rejected:
