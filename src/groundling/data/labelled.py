@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from groundling.data.formats.detection import short
 from groundling.data.record import Record, Target, is_number
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
@@ -79,9 +78,9 @@ def list_labels(pictures: Sequence[LabelledPicture], labels: Sequence[str] | Non
 
 
 def width_and_height(box: Sequence[float]) -> tuple[float, float]:
-    """The sides of left, top, right, bottom, without the noise of subtracting."""
+    """The sides of left, top, right, bottom, to a millionth of a pixel: without the noise of subtracting."""
     left, top, right, bottom = box
-    return short(right - left), short(bottom - top)
+    return round(right - left, 6), round(bottom - top, 6)
 
 
 def _name_thing(target: Target, phrase: str) -> LabelledThing:

@@ -37,6 +37,13 @@ def test_numbers_are_as_in_records_or_as_in_the_classic_data_set(records: list[R
     assert classic == ("cat", [11, 21, 40, 60])  # its first pixel is 11 of 1..640, its last one 40
 
 
+def test_what_voc_said_of_a_thing_is_kept(records: list[Record], tmp_path: Path):
+    hidden = Target(box=(1, 2, 3, 4), extra={"difficult": 1, "other": "x"})
+    export([Record("cat", records[0].image, (hidden,))], "voc", tmp_path / "set")
+    root = ElementTree.parse(tmp_path / "set/Annotations/street.xml").getroot()
+    assert (root.findtext("object/difficult"), root.findtext("object/truncated")) == ("1", "0")
+
+
 def test_reading_undoes_writing(records: list[Record], tmp_path: Path):
     export(records, "voc", tmp_path / "set")
     found = read_boxes(tmp_path / "set/Annotations/street.xml")

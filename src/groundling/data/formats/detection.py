@@ -112,10 +112,10 @@ def _place(thing: Thing, units: Frame, frame: Frame, orientation: int) -> Thing:
         numbers = Points([thing.numbers], units).to(frame).turned(orientation).xy[0]
     else:
         numbers = Boxes([thing.numbers], units).to(frame).turned(orientation).xyxy[0]
-    return replace(thing, numbers=tuple(short(number) for number in numbers.tolist()))
+    return replace(thing, numbers=tuple(_short(number) for number in numbers.tolist()))
 
 
-def short(number: float) -> float:
+def _short(number: float) -> float:
     """Without the noise of multiplying: 20.000000000000004 is 20, to a millionth of a pixel."""
     rounded = round(number, 6)
     return int(rounded) if rounded == int(rounded) else rounded

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from groundling.data.labelled import (
 from groundling.data.record import Record
 from groundling.data.writers.writing import Writing, name_below, refuse_points, write_document
 from groundling.errors import ImageError, RecordError
+
+log = logging.getLogger(__name__)
 
 IMAGE_ID = "coco_image_id"  # extra key of a record that was read from COCO
 ANNOTATION_ID = "annotation_id"  # and of a target
@@ -113,4 +116,6 @@ def write_results(pictures: Sequence[LabelledPicture], out: Path, writing: Writi
         for image_id in [writing.like.find_image(each.image, each.extra.get(IMAGE_ID))]
         for thing in each.things
     ]
+    if rows and all(thing.score is None for each in pictures for thing in each.things):
+        log.warning("no scores: each box counts as certain, and an AP then depends on the order of the pictures")
     write_document(rows, out)

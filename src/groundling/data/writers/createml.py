@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groundling.data.formats.detection import short
 from groundling.data.labelled import LabelledPicture, LabelledThing, width_and_height
 from groundling.data.writers.writing import Writing, name_below, write_document
 
@@ -29,5 +28,5 @@ def write_createml(pictures: Sequence[LabelledPicture], out: Path, writing: Writ
 def _describe(thing: LabelledThing) -> dict[str, Any]:
     left, top, right, bottom = thing.numbers
     width, height = width_and_height(thing.numbers)
-    middle = {"x": short((left + right) / 2), "y": short((top + bottom) / 2)}
+    middle = {"x": (left + right) / 2, "y": (top + bottom) / 2}
     return {"label": thing.label, "coordinates": middle | {"width": width, "height": height}}

@@ -2,9 +2,9 @@
 
     <object><name>cat</name> ... <bndbox><xmin>10</xmin><ymin>20</ymin><xmax>40</xmax><ymax>60</ymax></bndbox></object>
 
-Numbers are written as groundling has them: pixels from 0, half-open, as most of today's tools write this format. The
-classic data set counts pixels from 1 and names the last pixel of a box: there the same box begins at 11, 21 and ends
-at 40, 60, which is what `one_based` writes. Source: the VOC2012 development kit, section 2.
+Numbers are written as groundling has them: pixels from 0, half-open. The classic data set counts pixels from 1 and
+names the last pixel of a box: there the same box begins at 11, 21 and ends at 40, 60, which is what `one_based` writes,
+and what supervision, for one, expects. Source: the VOC2012 development kit, section 2.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def _describe(picture: LabelledPicture, name: str, *, first: int) -> ElementTree
 
 def _add_thing(root: ElementTree.Element, thing: LabelledThing, first: int) -> None:
     element = _add(root, "object")
-    for key, value in (("name", thing.label), ("pose", "Unspecified"), ("truncated", 0), ("difficult", 0)):
-        _add(element, key, value)
+    _add(element, "name", thing.label)
+    for key in ("truncated", "difficult"):
+        _add(element, key, thing.extra.get(key, 0))
     box = _add(element, "bndbox")
     left, top, right, bottom = thing.numbers
     for key, value in (("xmin", left + first), ("ymin", top + first), ("xmax", right), ("ymax", bottom)):
