@@ -23,7 +23,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_thing_is_called_by_its_label_or_else_by_the_question(image: Path):
-    record = Record(" the cat ", image, (Target(box=(1, 2, 3, 4)), Target(point=(5, 6), label="dog")))
+    record = Record(" the cat ", image, (Target(box=(1, 2, 3, 4)), Target(point=(5, 6), label="dog ")))
     assert name_things(record) == [
         LabelledThing("the cat", (1, 2, 3, 4)),
         LabelledThing("dog", (5, 6)),

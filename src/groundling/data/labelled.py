@@ -86,7 +86,7 @@ def width_and_height(box: Sequence[float]) -> tuple[float, float]:
 def _name_thing(target: Target, phrase: str) -> LabelledThing:
     score = target.extra.get(SCORE_KEY)
     return LabelledThing(
-        label=target.label or phrase,
+        label=(target.label or "").strip() or phrase,
         numbers=target.numbers,
         score=score if is_number(score) else None,
         extra={key: value for key, value in target.extra.items() if key != SCORE_KEY},

@@ -91,37 +91,43 @@ class UprightPictures:
     def place(self, image: Path) -> Path:
         """Where the picture is then; ImageError where it cannot be read."""
         is_turned = read_header(image).orientation != 1
+        is_home = image.resolve().is_relative_to(self._home)
+        if is_home and not is_turned and not self._paired:
+            return image
         content = _read_bytes(image)
         mark = hashlib.sha256(content).hexdigest()[:12]
-        if image.resolve().is_relative_to(self._home):
-            if not is_turned:
-                return self._stay(image, mark)
-            if self._paired:
-                raise ImageError(
-                    f"{image}: turned by its metadata, and an upright copy cannot lie beside it; export to a new folder"
-                )
-        name = image.name
+        if is_home and self._paired:
+            return self._stay(image, mark, is_turned=is_turned)
         if is_turned:
-            content, name = _turned_upright(image, content)
-        return self._copy(content, _safe_stem(image.name, mark).removesuffix("-"), mark, _suffix(content, name))
+            content = _turn_upright(image, content)
+        return self._copy(content, _safe_stem(image.name, mark).removesuffix("-"), mark, _suffix(content, image.name))
 
-    def _stay(self, image: Path, mark: str) -> Path:
-        if self._paired and self._owners.setdefault(_without_ending(image), mark) != mark:
+    def _stay(self, image: Path, mark: str, *, is_turned: bool) -> Path:
+        """The picture itself; ImageError where it cannot be one of those with a file of their own name."""
+        if is_turned:
+            raise ImageError(
+                f"{image}: turned by its metadata, and an upright copy cannot lie beside it; export to a new folder"
+            )
+        if self._owners.setdefault(_without_ending(image), mark) != mark:
             raise ImageError(f"{image}: another picture differs from it only in the ending of its name; rename one")
         return image
 
     def _copy(self, content: bytes, stem: str, mark: str, suffix: str) -> Path:
         """The file with that content: called as it was where that name is free, else with a part of its hash."""
-        for name in (stem or mark, f"{stem}-{mark}"):
-            path = self.folder / f"{name}{suffix}"
-            is_free = not path.exists() or path.read_bytes() == content
-            if is_free and self._owners.setdefault(_without_ending(path), mark) == mark:
-                break
-        else:
-            raise ImageError(f"{path} is there already, and holds something else; move it")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        names = (stem, f"{stem}-{mark}") if stem else (mark,)
+        paths = [self.folder / f"{name}{suffix}" for name in names]
+        path = next((path for path in paths if self._take(path, content, mark)), None)
+        if path is None:
+            raise ImageError(f"{paths[-1]} is there already, and holds something else; move it")
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         return path
+
+    def _take(self, path: Path, content: bytes, mark: str) -> bool:
+        """Whether that content may be at that place, which then is its own."""
+        is_free = not path.exists() or path.read_bytes() == content
+        return is_free and self._owners.setdefault(_without_ending(path), mark) == mark
 
 
 _MARK = re.compile(r"-[0-9a-f]{12}$")
@@ -137,14 +143,14 @@ def _without_ending(path: Path) -> Path:
     return path.resolve().with_suffix("")
 
 
-def _turned_upright(image: Path, content: bytes) -> tuple[bytes, str]:
-    """The bytes of the picture as it is seen, and a name with their ending."""
+def _turn_upright(image: Path, content: bytes) -> bytes:
+    """The bytes of a file that shows the picture without metadata as it is seen with them."""
     upright, file = open_image(image), io.BytesIO()
     if _suffix(content, "") == ".jpg":
         upright.save(file, "JPEG", quality=95, subsampling=0)
-        return file.getvalue(), "upright.jpg"
-    upright.save(file, "PNG")
-    return file.getvalue(), "upright.png"
+    else:
+        upright.save(file, "PNG")
+    return file.getvalue()
 
 
 def _read_bytes(path: Path) -> bytes:
