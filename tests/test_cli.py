@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from groundling.cli import main
+from groundling.tiny.scenes import draw_shapes
 
 PICTURES = Path(__file__).parent / "pictures"
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "scipy")
@@ -152,6 +154,31 @@ def test_convert_and_export_come_back(call: Call, tmp_path: Path) -> None:
     assert "7 records, 0 rejected" in ended.err
 
 
+def test_export_takes_each_option_where_it_fits(call: Call, tmp_path: Path) -> None:
+    records = PICTURES / "records.jsonl"
+    coco = tmp_path / "coco.json"
+    for format, out, options in [
+        ("coco", coco, ["--labels", "the cat, the rocket"]),
+        ("coco-results", tmp_path / "results.json", ["--like", coco]),
+        ("yolo", tmp_path / "yolo", []),
+        ("voc", tmp_path / "voc", ["--one-based"]),
+        ("label-studio", tmp_path / "tasks.json", ["--url-prefix", "http://localhost:8000/"]),
+        ("swift", tmp_path / "swift.jsonl", ["--family", "qwen2_5_vl"]),
+    ]:
+        ended = call("export", records, format, out, *options)
+        assert (ended.code, ended.out.strip()) == (0, str(out)) and " written, " in ended.err
+    assert [each["name"] for each in json.loads(coco.read_text())["categories"]] == ["the cat", "the rocket"]
+    for words, said in [
+        (["coco", tmp_path / "x.json", "--one-based"], "coco takes no one_based"),
+        (["coco-results", tmp_path / "x.json"], "coco-results needs --like"),
+        (["yolo", tmp_path / "yolo"], "is there already"),
+        (["coco", tmp_path / "x.json", "--images", tmp_path], "leave --images out"),
+        (["coco", records], "would be overwritten"),
+    ]:
+        ended = call("export", records, *words)
+        assert ended.code == 2 and said in ended.err and ended.out == ""
+
+
 # ---- with the bundled model ------------------------------------------------------------------------------------
 
 
@@ -187,6 +214,39 @@ def test_predict_answers_for_a_folder_in_original_pixels(call: Call, tmp_path: P
     assert sizes["rocket.jpg"] == [640, 427]
     wanted = {"image", "width", "height", "question", "boxes", "labels", "scores", "points", "text", "flaw", "seen"}
     assert all(set(one) == wanted for one in answers)
+
+
+def test_what_was_predicted_goes_back_to_where_people_label(call: Call, tmp_path: Path) -> None:
+    scene = draw_shapes(np.random.default_rng(3))
+    scene.picture.save(tmp_path / "scene.png")
+    question = f"the {scene.objects[0].name}"
+    ended = call("predict", "tiny", tmp_path / "scene.png", "--ask", question, "--json")
+    (tmp_path / "answers.json").write_text(ended.out, encoding="utf-8")
+    (answer,) = json.loads(ended.out)
+
+    ended = call("export", tmp_path / "answers.json", "label-studio", tmp_path / "tasks.json")
+    assert ended.code == 0 and "1 written, 0 rejected" in ended.err
+    (task,) = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
+    (region,) = task["predictions"][0]["result"]
+    value, (box,) = region["value"], answer["boxes"]
+    assert value["rectanglelabels"] == [answer["labels"][0] or question]
+    assert value["x"] == pytest.approx(100 * box[0] / answer["width"])
+    assert value["y"] + value["height"] == pytest.approx(100 * box[3] / answer["height"])
+
+
+def test_an_evaluations_answers_become_results_that_coco_scores(
+    call: Call, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = PICTURES / "records.jsonl"
+    assert call("evaluate", "tiny", records, "--to", tmp_path / "report", "--max-new-tokens", 40).code == 0
+    assert call("export", records, "coco", tmp_path / "truth.json").code == 0
+    predictions = tmp_path / "report" / "predictions.jsonl"
+    ended = call("export", predictions, "coco-results", tmp_path / "results.json", "--like", tmp_path / "truth.json")
+    assert ended.code == 0 and "no scores" in caplog.text
+    answers = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
+    boxes = {(round(box[0]), round(box[1])) for answer in answers for box in answer["boxes"]}
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results and {(round(row["bbox"][0]), round(row["bbox"][1])) for row in results} <= boxes
 
 
 def test_predict_at_another_budget_is_explicit(call: Call) -> None:

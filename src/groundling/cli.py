@@ -156,21 +156,35 @@ def convert(
 
 @app.command()
 def export(
-    records: Annotated[Path, typer.Argument(help="record file")],
-    format: Annotated[str, typer.Argument(help="tutorial or qwen-chat")],
-    out: Annotated[Path, typer.Argument(help="file to write")],
-    family: Annotated[str | None, typer.Option(help="whose frame the boxes are written in")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="visual tokens of one picture")] = None,
+    records: Annotated[Path, typer.Argument(help="record file, predictions.jsonl, or what predict --json printed")],
+    format: Annotated[str, typer.Argument(help="one of those in docs/formats.md")],
+    out: Annotated[Path, typer.Argument(help="file to write, or folder for formats that are one")],
+    family: Annotated[str | None, typer.Option(help="whose frame and form the boxes in a text have")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="visual tokens of one picture")] = None,
+    labels: Annotated[str | None, typer.Option(help="only these classes, numbered in this order, as cat,dog")] = None,
+    one_based: Annotated[bool, typer.Option("--one-based", help="the first pixel is number 1 (classic VOC)")] = False,
+    url_prefix: Annotated[str, typer.Option(help="where pictures are served, as /data/local-files/?d=set/")] = "",
+    like: Annotated[Path | None, typer.Option(help="COCO file that coco-results are scored against")] = None,
+    images: Annotated[Path | None, typer.Option(help="folder of the pictures of predictions, where it moved")] = None,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
 ) -> None:
-    """Write records in another tool's format, boxes in the frame that tool expects."""
+    """Write records or predictions in another tool's format, boxes in the frame that tool expects."""
     from groundling.data.export import export
-    from groundling.data.record import scan_records
 
-    scan = scan_records(records, allow_absolute=allow_absolute)
+    scan = _scan_records_or_predictions(records, images, allow_absolute)
     if not scan.records:
-        raise RecordError(f"no line of {records} is a record")
-    done = export(scan.records, format, out, family=family, max_tokens=max_tokens)
+        raise RecordError(f"nothing in {records} is a record or a prediction")
+    done = export(
+        scan.records,
+        format,
+        out,
+        family=family,
+        max_tokens=max_tokens,
+        labels=None if labels is None else [label.strip() for label in labels.split(",")],
+        one_based=one_based,
+        url_prefix=url_prefix,
+        like=like,
+    )
     print(done.file)
     rejected = [*scan.rejected, *done.rejected]
     _say(f"{done.written} written, {len(rejected)} rejected")
@@ -178,6 +192,17 @@ def export(
         _say(f"  {bad.file}:{bad.line}: {bad.reason}")
     if not done.written:
         raise RecordError(f"no record of {records} can be written as {format}")
+
+
+def _scan_records_or_predictions(file: Path, images: Path | None, allow_absolute: bool) -> Any:
+    from groundling.data.predictions import holds_predictions, scan_predictions
+    from groundling.data.record import scan_records
+
+    if holds_predictions(file):
+        return scan_predictions(file, images=images)
+    if images is not None:
+        raise SettingsError(f"{file} holds records, which say where their pictures are; leave --images out")
+    return scan_records(file, allow_absolute=allow_absolute)
 
 
 @app.command()

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cameras import STORING, as_stored, exif
 from PIL import Image
 
 from groundling.data.convert import convert
-from groundling.data.export import export
+from groundling.data.export import FORMATS, export
 from groundling.data.record import Record, Target, read_records
 from groundling.errors import SettingsError
+from groundling.geometry.frame import Frame
+from groundling.geometry.images import open_image, read_frame
 
 
 @pytest.fixture
@@ -145,17 +148,23 @@ def test_a_file_that_is_read_is_not_overwritten(horse: Path, tmp_path: Path):
 def test_pictures_elsewhere_are_copied_beside_the_file(horse: Path, tmp_path: Path):
     export([record(horse, BOX)], "tutorial", tmp_path / "out/t.jsonl")
     (name,) = json.loads((tmp_path / "out/t.jsonl").read_text())["image"]
-    assert name.startswith("images/horse-")
+    assert name == "images/horse.png"
     assert (tmp_path / "out" / name).read_bytes() == horse.read_bytes()
 
 
 def test_options_that_do_not_fit_are_refused_with_the_cure(horse: Path, tmp_path: Path):
     for words, format, options in [
-        ("unknown format 'coco'", "coco", {}),
-        ("leave family and max_tokens out", "tutorial", {"family": "qwen2_5_vl"}),
-        ("name it with --family", "qwen-chat", {}),
+        ("unknown format 'kitti'; groundling writes tutorial, qwen-chat", "kitti", {}),
+        ("tutorial takes no family or max_tokens", "tutorial", {"family": "qwen2_5_vl", "max_tokens": 9}),
+        ("qwen-chat needs --family", "qwen-chat", {}),
         ("--max-tokens", "qwen-chat", {"family": "qwen2_5_vl"}),
         ("unknown model family", "qwen-chat", {"family": "qwen9"}),
+        ("unknown model family", "swift", {"family": "qwen9"}),
+        ("swift takes no max_tokens", "swift", {"max_tokens": 1280}),
+        ("coco takes no family", "coco", {"family": "qwen2_5_vl"}),
+        ("yolo takes no one_based", "yolo", {"one_based": True}),
+        ("coco takes no url_prefix", "coco", {"url_prefix": "http://a/"}),
+        ("qwen-chat takes no labels", "qwen-chat", {"labels": ["horse"], "family": "qwen3_vl"}),
     ]:
         with pytest.raises(SettingsError, match=words):
             export([record(horse, BOX)], format, tmp_path / "out.jsonl", **options)
@@ -169,3 +178,98 @@ def test_what_is_exported_can_be_read_from_a_record_file(horse: Path, tmp_path: 
     export(read_records(tmp_path / "r.jsonl"), "tutorial", tmp_path / "again.jsonl")
     first, again = (json.loads(file.read_text()) for file in (source, tmp_path / "again.jsonl"))
     assert first["response"] == again["response"]
+
+
+# ---- labelled pictures, whatever the format --------------------------------------------------------------------------
+
+
+def test_general_texts_and_points_are_set_aside_where_a_format_has_no_place_for_them(horse: Path, tmp_path: Path):
+    other = horse.with_name("other.png")
+    Image.new("RGB", (64, 64)).save(other)
+    records = [
+        record(horse, BOX, id="1"),
+        record(horse, answer="A brown horse.", id="2"),
+        record(None, answer="Hello.", id="3"),
+        record(other, (1, 2, 30, 40), id="4"),
+        record(other, targets=(Target(point=(9, 9)),), id="5"),
+    ]
+    exported = export(records, "coco", tmp_path / "coco.json")
+    reasons = {bad.file: bad.reason for bad in exported.rejected}
+    assert exported.written == 1 and list(reasons) == ["2", "3", "4", "5"]
+    assert "general instruction" in reasons["2"] and "general instruction" in reasons["3"]
+    assert "on which the things of record '5' would be missing" in reasons["4"]
+    assert "a target is a point" in reasons["5"]
+
+
+def test_a_picture_with_a_fault_of_one_record_is_left_out_whole_and_the_others_stay(horse: Path, tmp_path: Path):
+    other = horse.with_name("other.png")
+    Image.new("RGB", (64, 64)).save(other)
+    outside = record(horse, (5000, 5000, 6000, 6000), file=tmp_path / "r.jsonl", line=2)
+    exported = export([record(horse, BOX), outside, record(other)], "yolo", tmp_path / "set")
+    assert [path.name for path in (tmp_path / "set/images").iterdir()] == ["other.png"]
+    assert [path.name for path in (tmp_path / "set/labels").iterdir()] == ["other.txt"]
+    listed = [json.loads(line)["reason"] for line in (tmp_path / "set.rejected.jsonl").read_text().splitlines()]
+    assert f"things of {tmp_path / 'r.jsonl'}:2 would be missing" in listed[0] and "5000" in listed[1]
+    assert exported.written == 1
+
+
+def test_one_picture_in_two_files_is_one_picture(horse: Path, tmp_path: Path):
+    twin = tmp_path / "copies/horse.png"
+    twin.parent.mkdir()
+    twin.write_bytes(horse.read_bytes())
+    other = (1.0, 2.0, 30.0, 40.0)
+    export([record(horse, BOX), record(twin, other)], "coco", tmp_path / "out/coco.json")
+    written = json.loads((tmp_path / "out/coco.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == ["images/horse.png"]
+    assert len(written["annotations"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("format", "orientation"),
+    [
+        *((format, 6) for format in sorted(FORMATS) if format != "coco-results"),  # which writes no pictures
+        *(("coco", orientation) for orientation in sorted(STORING.keys() - {1, 6})),
+    ],
+)
+def test_a_turned_picture_is_written_upright_and_its_boxes_with_it(tmp_path: Path, format: str, orientation: int):
+    """A red corner, marked by its box, is under the same numbers for a tool that does not know of orientations."""
+    upright = Image.new("RGB", (64, 32), "white")
+    upright.paste("red", (0, 0, 16, 8))
+    image = tmp_path / "photos/corner.jpg"
+    image.parent.mkdir()
+    stored = as_stored(upright, orientation)
+    stored.save(image, exif=exif(orientation), quality=95, subsampling=0)
+    options: dict[str, Any] = {"qwen-chat": {"family": "qwen3_vl"}}.get(format, {})
+    export([record(image, (0, 0, 16, 8))], format, tmp_path / "out" / "set.json", **options)
+    (written,) = [path for path in (tmp_path / "out").rglob("*.jpg")]
+    with Image.open(written) as raw:  # as Pillow and most trainers open it
+        assert raw.size == (64, 32) and not raw.getexif()
+        red = [(x, y) for x in range(64) for y in range(32) if raw.convert("RGB").getpixel((x, y))[1] < 128]  # type: ignore[index]
+    assert (min(red), max(red)) == ((0, 0), (15, 7))
+    assert read_frame(image) == Frame(64, 32)  # the source is as it was
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "voc", "swift"])
+def test_pictures_that_are_not_turned_are_copied_to_the_byte(horse: Path, tmp_path: Path, format: str):
+    export([record(horse, BOX)], format, tmp_path / "out/set")
+    (written,) = (tmp_path / "out").rglob("*.png")
+    assert written.read_bytes() == horse.read_bytes()
+
+
+def test_the_awkward_pictures_lie_upright_where_a_tool_without_orientations_sees_them(
+    tmp_path: Path, shared_data: Path
+):
+    records = [record(path) for path in (shared_data / "awkward").iterdir()]
+    exported = export(records, "coco", tmp_path / "coco.json")
+    written = json.loads(exported.file.read_text())
+    assert len(written["images"]) == exported.written > 40
+    for image in written["images"]:
+        path = tmp_path / image["file_name"]
+        with Image.open(path) as raw:
+            assert raw.size == (image["width"], image["height"]) == open_image(path).size
+
+
+def test_nothing_that_is_read_is_written_over(horse: Path, tmp_path: Path):
+    with pytest.raises(SettingsError, match="would be overwritten while it is read"):
+        export([record(horse, BOX)], "coco", horse)
+    assert read_frame(horse) == Frame(640, 428)

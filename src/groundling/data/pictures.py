@@ -1,15 +1,19 @@
-"""The pictures beside a record file: each is copied once, as the bytes it came in, and named after its content."""
+"""The pictures beside what is written: copied once, as the bytes they came in, and never one over another.
+
+Beside a record file they are named after their content; beside an export they keep their names, and are upright.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from groundling.errors import ImageError
 from groundling.geometry.frame import Frame
-from groundling.geometry.images import open_image
+from groundling.geometry.images import open_image, read_header
 
 FOLDER = "images"
 
@@ -71,6 +75,88 @@ class Pictures:
         self.folder.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path
+
+
+class UprightPictures:
+    """The pictures of an export, as every tool sees them alike: many pass over the orientation that metadata tell.
+
+    One that lies below `home` and is stored upright stays where it is; others are copied to `folder` under their own
+    names. Those that metadata turn are written anew with their pixels turned and no metadata: a JPEG as a JPEG of
+    quality 95 (as a PNG a photograph takes several times the room), anything else as PNG, which loses nothing.
+
+    `paired` is for data sets that consist of all pictures in `folder`, each with a file of annotations that is named
+    after it: none of them may then differ from another in its ending only, or lie there unturned.
+    """
+
+    def __init__(self, folder: Path, home: Path, *, paired: bool = False) -> None:
+        self.folder = folder
+        self._home = home.resolve()
+        self._paired = paired
+        self._owners: dict[Path, str] = {}  # the picture at a place, its ending cut off, by the hash of its source
+
+    def place(self, image: Path) -> Path:
+        """Where the picture is then; ImageError where it cannot be read."""
+        is_turned = read_header(image).orientation != 1
+        is_home = image.resolve().is_relative_to(self._home)
+        if is_home and not is_turned and not self._paired:
+            return image
+        content = _read_bytes(image)
+        mark = hashlib.sha256(content).hexdigest()[:12]
+        if is_home and self._paired:
+            return self._stay(image, mark, is_turned=is_turned)
+        if is_turned:
+            content = _turn_upright(image, content)
+        return self._copy(content, _safe_stem(image.name, mark).removesuffix("-"), mark, _suffix(content, image.name))
+
+    def _stay(self, image: Path, mark: str, *, is_turned: bool) -> Path:
+        """The picture itself; ImageError where it cannot be one of those with a file of their own name."""
+        if is_turned:
+            raise ImageError(
+                f"{image}: turned by its metadata, and an upright copy cannot lie beside it; export to a new folder"
+            )
+        if self._owners.setdefault(_without_ending(image), mark) != mark:
+            raise ImageError(f"{image}: another picture differs from it only in the ending of its name; rename one")
+        return image
+
+    def _copy(self, content: bytes, stem: str, mark: str, suffix: str) -> Path:
+        """The file with that content: called as it was where that name is free, else with a part of its hash."""
+        names = (stem, f"{stem}-{mark}") if stem else (mark,)
+        paths = [self.folder / f"{name}{suffix}" for name in names]
+        path = next((path for path in paths if self._take(path, content, mark)), None)
+        if path is None:
+            raise ImageError(f"{paths[-1]} is there already, and holds something else; move it")
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return path
+
+    def _take(self, path: Path, content: bytes, mark: str) -> bool:
+        """Whether that content may be at that place, which then is its own."""
+        is_free = not path.exists() or path.read_bytes() == content
+        return is_free and self._owners.setdefault(_without_ending(path), mark) == mark
+
+
+_MARK = re.compile(r"-[0-9a-f]{12}$")
+
+
+def plain_stem(name: str) -> str:
+    """What copying keeps of a file's name: the same for the file itself and for its copies in `Pictures`."""
+    stem = _MARK.sub("", name.rpartition(".")[0])
+    return _safe_stem(f"{stem}.", "").removesuffix("-")
+
+
+def _without_ending(path: Path) -> Path:
+    return path.resolve().with_suffix("")
+
+
+def _turn_upright(image: Path, content: bytes) -> bytes:
+    """The bytes of a file that shows the picture without metadata as it is seen with them."""
+    upright, file = open_image(image), io.BytesIO()
+    if _suffix(content, "") == ".jpg":
+        upright.save(file, "JPEG", quality=95, subsampling=0)
+    else:
+        upright.save(file, "PNG")
+    return file.getvalue()
 
 
 def _read_bytes(path: Path) -> bytes:

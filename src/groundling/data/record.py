@@ -201,8 +201,8 @@ def _read_line(raw: bytes, file: Path, line: int, allow_absolute: bool) -> Recor
         image=None if image is None else _place_image(image, file, allow_absolute),
         targets=tuple(_read_target(target, number) for number, target in enumerate(_target_list(value))),
         id=_read_id(value, line),
-        width=_side(value, "width"),
-        height=_side(value, "height"),
+        width=read_side(value, "width"),
+        height=read_side(value, "height"),
         answer=answer,
         extra={key: value[key] for key in value if key not in RECORD_KEYS},
         file=file,
@@ -263,7 +263,8 @@ def _optional(value: dict[str, Any], key: str, kind: type, expected: str) -> Any
     return None if value.get(key) is None else _required(value, key, kind, expected)
 
 
-def _side(value: dict[str, Any], key: str) -> int | None:
+def read_side(value: Mapping[str, Any], key: str) -> int | None:
+    """A side of a picture in whole pixels, None where the key is not there; RecordError for anything else."""
     side = value.get(key)
     if side is not None and (not is_number(side) or side != int(side) or side < 1):
         raise RecordError(f"{key!r} is {reprlib.repr(side)}; expected a whole number of pixels")
