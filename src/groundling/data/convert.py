@@ -58,8 +58,9 @@ def convert(
 
     `auto` is the format that the source is recognised as. What a source does not say itself: `frame`, what the numbers
     of a text format count: original, thousandths, fractions or resized:PIXELS, without it what they prove; `images`,
-    the folder of its pictures; `part`, which of its named parts; `one_based` and `reduce` as in `Reading`. Labelled boxes become one question `per` class, box or picture, worded by `question` with `{label}` or
-    `{labels}` in it; `negatives` and `labels` as in `Asking`.
+    the folder of its pictures; `part`, which of its named parts; `one_based` and `reduce` as in `Reading`. Labelled
+    boxes become one question `per` class, box or picture, worded by `question` with `{label}` or `{labels}` in it;
+    `negatives` and `labels` as in `Asking`.
     """
     file = Path(out)
     reading = Reading(

@@ -1,4 +1,4 @@
-"""Which format a source is in, told by the names of its files and by what stands first in them; nothing else is read."""
+"""Which format a source is in, told by the names of its files and by what stands first in them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Recognised(NamedTuple):
 
 
 def recognise(source: str | Path) -> Recognised:
-    """The only format that the source has the signs of. SettingsError with what was seen where none fits, or several."""
+    """The only format that the source has the signs of; SettingsError with what was seen where none or several fit."""
     return tell(look_at(Path(source)), str(source))
 
 
@@ -67,13 +67,9 @@ def tell(seen: Seen, source: str) -> Recognised:
         return Recognised(found[0].format, found[0].words)
     if {"question", "targets"} <= seen.entry.keys():
         raise SettingsError(f"{source} is a record file already; there is nothing to convert")
-    if found:
-        choice = "".join(f"\n  {sign.format}: {sign.words}" for sign in found)
-        raise SettingsError(f"{source} looks like several formats; name the one that is meant.{choice}\nseen: {seen}")
-    known = "".join(f"\n  {sign.format}: {sign.words}" for sign in SIGNS)
-    raise SettingsError(
-        f"{source} is in no format that is recognised; name it if it is one of these.{known}\nseen: {seen}"
-    )
+    considered = "".join(f"\n  {sign.format}: {sign.words}" for sign in found or SIGNS)
+    fault = "looks like several formats" if found else "is in no format that is recognised"
+    raise SettingsError(f"{source} {fault}; name the one that it is in.{considered}\nseen: {seen}")
 
 
 # ---- signs -----------------------------------------------------------------------------------------------------

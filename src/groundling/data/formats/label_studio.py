@@ -15,7 +15,7 @@ that were cancelled, and predictions, are not truth. Source: guide/export.md of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class _Task(NamedTuple):
 
     id: str
     data: Mapping[str, Any]
-    regions: list[Region]
+    regions: Sequence[Region]
     rank: tuple[bool, str]  # of two annotations of one picture, the larger is read
 
 
