@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from groundling.data.record import parse_json
 from groundling.errors import RecordError
@@ -21,11 +21,13 @@ def read_entries(file: Path) -> Iterator[tuple[int, Any]]:
     if not file.is_file():
         raise RecordError(f"no file {file}; expected a JSONL file or a JSON list")
     with file.open("rb") as lines:
-        if lines.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            yield from enumerate(_read_list(file), start=1)
-            return
+        is_list = lines.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
         lines.seek(0)
-        yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+        if not is_list or _begins_with_whole_line(lines):
+            lines.seek(0)
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+            return
+    yield from enumerate(_read_list(file), start=1)
 
 
 def as_object(entry: Any) -> dict[str, Any]:
@@ -34,6 +36,18 @@ def as_object(entry: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RecordError(f"an entry is a JSON object, not {type(value).__name__}")
     return value
+
+
+def _begins_with_whole_line(lines: IO[bytes]) -> bool:
+    """Whether the first line is JSON by itself, and others follow: then they are entries, and it is a broken one."""
+    first = lines.readline()
+    if not any(line.strip() for line in lines):
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _read_list(file: Path) -> Iterator[Any]:

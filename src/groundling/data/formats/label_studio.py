@@ -107,16 +107,9 @@ def _rank(annotation: Mapping[str, Any]) -> tuple[bool, str]:
 
 def _read_short(entry: dict[str, Any]) -> _Task:
     """A JSON-MIN entry: lists of regions under the names of control tags, everything else beside them."""
-    is_region_list = {
-        key: isinstance(value, list) and any(isinstance(each, dict) for each in value) for key, value in entry.items()
-    }
-    regions = [
-        {**each, "value": each} if isinstance(each, dict) else {}
-        for key, value in entry.items()
-        if is_region_list[key]
-        for each in value
-    ]
-    data = {key: value for key, value in entry.items() if not is_region_list[key]}
+    tags = [key for key, value in entry.items() if isinstance(value, list) and any(isinstance(v, dict) for v in value)]
+    regions = [{**each, "value": each} if isinstance(each, dict) else {} for tag in tags for each in entry[tag]]
+    data = {key: value for key, value in entry.items() if key not in tags}
     return _Task(read_id(entry.get("id")), data, regions, _rank(entry))
 
 

@@ -6,8 +6,8 @@
 
 `<ref-object>` and `<bbox>` are filled from `ref` and `bbox` in order, over all messages. `bbox_type` says what the
 numbers count: real (by default), pixels of the picture itself; norm1, shares of it; norm1000, thousandths. Two numbers
-are a point. Text without `objects` does not say it, so the user has to, or it is proven. Source: Custom-dataset.md of
-modelscope/ms-swift (2025).
+are a point. The marks may stand in JSON, too: {"bbox_2d": <bbox>, "label": "<ref-object>"}. Text without `objects` does
+not say what it counts, so the user has to, or it is proven. Source: Custom-dataset.md of modelscope/ms-swift (2025).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from groundling.data.formats.chat import (
 )
 from groundling.data.formats.found import Found, Reading, TextFrame, read_id
 from groundling.data.record import Rejected, read_numbers
-from groundling.dialect.answer import Item
+from groundling.dialect.answer import Item, read_items
 from groundling.errors import RecordError
 
 _MESSAGES = Keys(image="images", messages="messages", role="role", text="content")
@@ -127,15 +127,31 @@ def _fill_words(text: str, left: _Objects) -> str:
     return _SLOT.sub(lambda _: left.take_ref(), text)
 
 
+_IN_JSON = re.compile(r'"(?:bbox_2d|bbox|point_2d|point)"\s*:\s*<bbox>')
+
+
 def _fill_answer(text: str, left: _Objects) -> tuple[str, Places | None]:
-    """The answer, and the places it names: a <ref-object> is the label of each <bbox> behind it, up to the next."""
+    """The answer, and the places it names. In JSON their keys tell the labels, once the text is filled in.
+
+    Elsewhere a <ref-object> is the label of each <bbox> behind it, up to the next.
+    """
     if "<bbox>" not in text:
         return _fill_words(text, left), None
+    if _IN_JSON.search(text):
+        return text, Places(tuple(_read_json(text, left)), left.frame)
     items: list[Item] = []
     label = None
     for slot in _SLOT.findall(text):
         if slot == "<bbox>":
             items.append(Item(left.take_box(), label))
         else:
-            label = left.take_ref()
+            label = left.take_ref() or None
     return text, Places(tuple(items), left.frame)
+
+
+def _read_json(text: str, left: _Objects) -> list[Item]:
+    filled = _SLOT.sub(lambda slot: str([*left.take_box()]) if slot[0] == "<bbox>" else left.take_ref(), text)
+    items = read_items(filled)
+    if len(items) != text.count("<bbox>"):
+        raise RecordError(f"the answer {filled[:200]!r} cannot be read once its objects are filled in")
+    return items
