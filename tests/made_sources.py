@@ -61,9 +61,7 @@ def make(format: str, source: Path, out: Path, **options: Any) -> Conversion:
 
 # ---- garbage ---------------------------------------------------------------------------------------------------
 
-_SCALARS = (
-    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False)
-)
+_SCALARS = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False)
 
 
 def garbage(keys: Sequence[str], words: Sequence[str]) -> st.SearchStrategy[Any]:

@@ -1,15 +1,15 @@
 """What the numbers of a text may count: each known frame held against all that a source names.
 
-A frame is impossible where a box leaves it. It is proven where every other one is impossible by more than a few stray
-boxes and it alone leaves out nothing, and where the boxes reach its borders, as they do on pictures of any number:
-small boxes in one corner fit every frame, and those of an unknown frame may fit one that is too large for them. An
-example, a 640x428 picture and the box [228, 320, 961, 970]: no pixel of the picture is at 961, so it counts thousandths
-(numbers from the vendor's process_bbox notebook, 2025).
+A frame is impossible where a box leaves it. It is proven where it has room for all, each other one is left by more than
+a few stray boxes, and the boxes reach its borders: small boxes in one corner fit every frame and prove none. A frame of
+pixels must also be closer than a budget that is not listed, a tenth smaller. An example, a 640x428 picture and the box
+[228, 320, 961, 970]: no pixel of the picture is at 961, so it counts thousandths (numbers from the vendor's
+process_bbox notebook, 2025).
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,7 +38,8 @@ CANDIDATES = (
 _FEWEST = 3
 _STRAY = 0.01  # of all boxes
 
-_REACH = 0.9  # of each side: where the boxes stop short of that, they may count in a smaller frame that is not listed
+_REACH = 0.95  # of each side: where the boxes stop short of that, they may count in a smaller frame that is not listed
+_SMALLER = 0.9  # of a budget: what is still told from it, about 5 % of each side
 
 
 class Fit(NamedTuple):
@@ -47,7 +48,7 @@ class Fit(NamedTuple):
     words: tuple[str, ...]  # of `declared_frame`; several where they are one and the same on these pictures
     fits: int  # boxes and points inside it
     leaves: int  # and outside, or too small for it
-    reach_wh: tuple[float, float]  # the largest share of the width and of the height that one inside uses
+    reach_wh: tuple[float, float]  # how far any inside reaches, in shares of the frame's width and height
 
     @property
     def is_possible(self) -> bool:
@@ -67,8 +68,8 @@ class Proof(NamedTuple):
         """What a user is told."""
         meaning = _MEANINGS.get(self.words, f"pixels of the resized picture ({self.words})")
         return (
-            f"the numbers count {meaning}: proven by {self.boxes} boxes that all fit, "
-            f"while {self.against} or more of them leave every other frame"
+            f"the numbers count {meaning}: proven by its {self.boxes} boxes, all of which fit, "
+            f"and at least {self.against} of which leave each other frame"
         )
 
 
@@ -124,11 +125,11 @@ def possible_frames(named: Iterable[Unplaced]) -> FrameFits:
     return FrameFits(tuple(tallies[words[0]].as_fit(words) for words in groups), boxes)
 
 
-def prove_frame(named: Iterable[Unplaced], format: str) -> Proof:
+def prove_frame(named: Sequence[Unplaced], format: str) -> Proof:
     """The frame of a source's numbers, where they prove one. SettingsError with what is possible otherwise."""
     found = possible_frames(named)
     proof = found.prove()
-    if proof is not None:
+    if proof is not None and _excludes_smaller(proof, named):
         return proof
     cure = "declare it: --frame original, thousandths or resized:PIXELS (or fractions, of 0 to 1)"
     if not found.boxes:
@@ -144,19 +145,34 @@ class _Tally:
 
     def __init__(self, frame: TextFrame) -> None:
         self.frame = frame
-        self.counts: Counter[bool] = Counter()
+        self.fits = self.leaves = 0
         self.reach_wh = (0.0, 0.0)
 
     def count_(self, numbers: Sequence[float], frame: Frame) -> None:
         """One box or point more, on a picture of which the candidate is this frame."""
-        has_room = _has_room(numbers, frame)
-        self.counts[has_room] += 1
-        if has_room:
-            width, height = self.reach_wh
-            self.reach_wh = max(width, numbers[-2] / frame.width), max(height, numbers[-1] / frame.height)
+        if not _has_room(numbers, frame):
+            self.leaves += 1
+            return
+        self.fits += 1
+        width, height = self.reach_wh
+        self.reach_wh = max(width, numbers[-2] / frame.width), max(height, numbers[-1] / frame.height)
 
     def as_fit(self, words: tuple[str, ...]) -> Fit:
-        return Fit(words, self.counts[True], self.counts[False], self.reach_wh)
+        """The sums, under these words."""
+        return Fit(words, self.fits, self.leaves, self.reach_wh)
+
+
+def _excludes_smaller(proof: Proof, named: Sequence[Unplaced]) -> bool:
+    """Whether the boxes also leave the frame of a budget a tenth smaller, which nobody listed; shares have no budget."""
+    if proof.words in ("thousandths", "fractions"):
+        return True
+    largest = max(each.original.area for each in named)
+    budget = largest if proof.words == "original" else min(largest, int(proof.words.partition(":")[2]))
+    smaller = _Tally(declared_frame(f"resized:{math.floor(_SMALLER * budget)}"))
+    for each in named:
+        for item in each.items:
+            smaller.count_(item.numbers, smaller.frame(each.original))
+    return smaller.leaves >= _FEWEST
 
 
 def _alike(tallies: dict[str, _Tally], originals: set[Frame]) -> list[tuple[str, ...]]:
