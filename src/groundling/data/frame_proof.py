@@ -163,7 +163,7 @@ class _Tally:
 
 
 def _excludes_smaller(proof: Proof, named: Sequence[Unplaced]) -> bool:
-    """Whether the boxes also leave the frame of a budget a tenth smaller, which nobody listed; shares have no budget."""
+    """Whether the boxes also leave the frame of a budget a tenth smaller, which is not listed; shares have none."""
     if proof.words in ("thousandths", "fractions"):
         return True
     largest = max(each.original.area for each in named)

@@ -32,7 +32,7 @@ class Seen:
     def __str__(self) -> str:
         """What a user is told."""
         shown = ", ".join(self.names[:5]) + (f" and {len(self.names) - 5} more" if len(self.names) > 5 else "")
-        parts = [f"{len(self.names)} files ({shown})"]
+        parts = [shown or "no file"]
         parts += [f"a JSON object of {', '.join(islice(self.whole, 12))}"] if self.whole else []
         parts += [f"entries of {', '.join(islice(self.entry, 12))}"] if self.entry else []
         parts += [f"XML of <{self.root}>"] if self.root else []
@@ -114,8 +114,8 @@ SIGNS: tuple[Sign, ...] = (
     Sign("labelme", "a JSON object with shapes and imagePath", lambda seen: _has(seen.whole, "shapes", "imagePath")),
     Sign(
         "createml",
-        "entries with image and annotations, which have coordinates",
-        lambda seen: _has(_first(seen.entry.get("annotations")), "coordinates"),
+        "entries of pictures with annotations that have coordinates",
+        lambda seen: any(_has(_first(value), "coordinates") for value in seen.entry.values()),
     ),
     Sign("refcoco", "a file refs(...), or entries with ref_id and sentences", _is_refcoco),
     Sign(
