@@ -179,6 +179,26 @@ def test_export_takes_each_option_where_it_fits(call: Call, tmp_path: Path) -> N
         assert ended.code == 2 and said in ended.err and ended.out == ""
 
 
+def test_convert_says_what_it_recognised_and_proved(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shutil.copy(PICTURES / "images" / "rocket.jpg", tmp_path / "in")  # 640x427
+    boxes = [[228, 320, 961, 970], [0, 0, 1000, 300], [0, 900, 1000, 1000]]
+    chats = [
+        {"images": ["rocket.jpg"], "query": f"thing {number}", "response": json.dumps({"bbox_2d": box})}
+        for number, box in enumerate(boxes)
+    ]
+    (tmp_path / "in" / "chat.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    ended = call("convert", "auto", tmp_path / "in" / "chat.jsonl", tmp_path / "out.jsonl")
+    assert ended.code == 0 and ended.out.split() == [str(tmp_path / "out.jsonl")]
+    assert "read as swift: entries with messages and objects, or with query and response" in ended.err
+    assert "the numbers count thousandths" in ended.err and "3 records, 0 rejected" in ended.err
+
+    (tmp_path / "in" / "few.jsonl").write_text(json.dumps(chats[0]) + "\n")
+    ended = call("convert", "swift", tmp_path / "in" / "few.jsonl", tmp_path / "few.jsonl")
+    assert ended.code == 2 and ended.err.count("error: ") == 1
+    assert "thousandths: possible" in ended.err and "original: impossible, 1 of 1 boxes" in ended.err
+
+
 # ---- with the bundled model ------------------------------------------------------------------------------------
 
 

@@ -109,7 +109,8 @@ def convert(
     ] = None,
     seed: Annotated[int, typer.Option(help="seed of the split")] = 0,
     frame: Annotated[
-        str | None, typer.Option(help="what a chat format's numbers count: original, thousandths, resized:PIXELS")
+        str | None,
+        typer.Option(help="what a chat format's numbers count: original, thousandths, fractions, resized:PIXELS"),
     ] = None,
     images: Annotated[Path | None, typer.Option(help="folder of the pictures, where it is another")] = None,
     part: Annotated[str | None, typer.Option(help="of a source with parts, such as train and val, only this")] = None,
@@ -143,6 +144,8 @@ def convert(
         link=link,
         limit=limit,
     )
+    for note in done.notes:
+        _say(note)
     for file in done.files:
         print(file)
     general = sum(record.answer is not None for record in done.records)

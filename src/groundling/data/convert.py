@@ -13,17 +13,21 @@ from groundling.data.formats.found import Found, Reading
 from groundling.data.pictures import Pictures
 from groundling.data.questions import Asking, Per
 from groundling.data.record import Record, Rejected, record_to_json, write_records
-from groundling.data.sources import read_questions
+from groundling.data.sources import read_questions, settle
 from groundling.data.split import read_sizes, split_by_picture
 from groundling.errors import ImageError, RecordError, SettingsError
 
 
 class Conversion(NamedTuple):
-    """What became of the data: the records in the order written, what was set aside, and the record files."""
+    """What became of the data: the records in the order written, what was set aside, and the record files.
+
+    `notes` say what was found out about the source: its format where it was to be recognised, a frame that was proven.
+    """
 
     records: list[Record]
     rejected: list[Rejected]
     files: list[Path]
+    notes: list[str]
 
 
 def convert(
@@ -52,10 +56,11 @@ def convert(
     paths. `limit` stops after so many records. What cannot be read is listed in OUT.rejected.jsonl (`file, line,
     reason`) and stops nothing. SettingsError for options that do not fit, RecordError for a source of another kind.
 
-    What a source does not say itself: `frame`, what the numbers of a text format count: original, thousandths or
-    resized:PIXELS; `images`, the folder of its pictures; `part`, which of its named parts; `one_based` and `reduce` as
-    in `Reading`. Labelled boxes become one question `per` class, box or picture, worded by `question` with `{label}` or
-    `{labels}` in it; `negatives` and `labels` as in `Asking`.
+    `auto` is the format that the source is recognised as. What a source does not say itself: `frame`, what the numbers
+    of a text format count: original, thousandths, fractions or resized:PIXELS, without it what they prove; `images`,
+    the folder of its pictures; `part`, which of its named parts; `one_based` and `reduce` as in `Reading`. Labelled
+    boxes become one question `per` class, box or picture, worded by `question` with `{label}` or `{labels}` in it;
+    `negatives` and `labels` as in `Asking`.
     """
     file = Path(out)
     reading = Reading(
@@ -72,15 +77,16 @@ def convert(
     files = {name: file.with_name(f"{file.stem}-{name}.jsonl") for name in sizes} or {"": file}
     refuse_overwriting(source, [*files.values(), rejected_file(file)])
 
-    placed, rejected = _place_all(
-        read_questions(format, str(source), reading, asking), Pictures(file.parent, link=link), limit
-    )
+    settled = settle(format, str(source), reading, asking)
+    found = read_questions(settled.format, str(source), settled.reading, asking)
+    placed, rejected = _place_all(found, Pictures(file.parent, link=link), limit)
     write_rejected(rejected, file)
     rows_of = split_by_picture([each.picture for each in placed], sizes, seed) if sizes else {"": range(len(placed))}
     parts = {name: [placed[row].record for row in rows] for name, rows in rows_of.items()}
     for name, records in parts.items():
         write_records(records, files[name])
-    return Conversion([record for records in parts.values() for record in records], rejected, list(files.values()))
+    written = [record for records in parts.values() for record in records]
+    return Conversion(written, rejected, list(files.values()), settled.notes)
 
 
 # ---- what was set aside ----------------------------------------------------------------------------------------

@@ -6,23 +6,32 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from groundling.data.formats.chat import Unplaced, declared_frame
+from groundling.data.formats.cvat import read_cvat
 from groundling.data.formats.detection import Annotated, place_things
 from groundling.data.formats.found import Found, Reading
+from groundling.data.formats.label_studio import read_label_studio
+from groundling.data.formats.llamafactory import read_llamafactory
+from groundling.data.formats.odvg import read_odvg
 from groundling.data.formats.qwen_chat import read_qwen_chat
+from groundling.data.formats.roboflow import read_roboflow
+from groundling.data.formats.swift import read_swift
 from groundling.data.formats.textvqa import read_textvqa
 from groundling.data.formats.tutorial import read_tutorial
+from groundling.data.frame_proof import Proof, prove_frame
 from groundling.data.questions import Asking, ask_about
+from groundling.data.recognise import recognise
 from groundling.data.record import Rejected
 from groundling.errors import GroundlingError, SettingsError
 from groundling.geometry.images import read_header
 
-Item = Found | Annotated | Rejected
+Item = Found | Annotated | Rejected | Unplaced
 
 
 class Format(NamedTuple):
     """How a format is read. `heeds` are the fields of `Reading` that it takes, and `asking` where it has no questions.
 
-    `frame` among them means that the user has to declare what the numbers of a text count.
+    `frame` among them means that the user has to declare what the numbers of a text count, unless they prove it.
     """
 
     read: Callable[[str, Reading], Iterator[Item]]
@@ -32,20 +41,72 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "textvqa": Format(read_textvqa, words="Parquet of image, question, answer, bbox (x, y, w, h), from either hub"),
-    "tutorial": Format(read_tutorial, words="JSONL of image, query, response, boxes resized within 1003520 pixels"),
-    "qwen-chat": Format(read_qwen_chat, ("frame",), "conversations of from and value, as LLaVA and Qwen have them"),
+    "tutorial": Format(
+        read_tutorial, ("images",), "JSONL of image, query, response, boxes resized within 1003520 pixels"
+    ),
+    "qwen-chat": Format(
+        read_qwen_chat, ("frame", "images"), "conversations of from and value, as LLaVA and Qwen have them"
+    ),
+    "swift": Format(read_swift, ("frame", "images"), "ms-swift's messages, images and objects"),
+    "llamafactory": Format(read_llamafactory, ("frame", "images"), "LLaMA-Factory's conversations or messages, images"),
+    "roboflow": Format(read_roboflow, ("frame", "images", "part"), "Roboflow's JSONL of image, prefix and suffix"),
+    "label-studio": Format(read_label_studio, ("images", "reduce", "asking"), "Label Studio's JSON or JSON-MIN"),
+    "cvat": Format(read_cvat, ("images", "part", "reduce", "asking"), "CVAT for images 1.1, XML"),
+    "odvg": Format(read_odvg, ("images", "asking"), "Grounding-DINO's JSONL of detection and grounding"),
 }
 """By the name that `groundling convert` knows."""
 
 
+class Settled(NamedTuple):
+    """How a source is read, once it was looked at."""
+
+    format: str
+    reading: Reading
+    notes: list[str]  # what was found out, for the user
+
+
+def settle(format: str, source: str, reading: Reading, asking: Asking) -> Settled:
+    """The format that `auto` stands for, and the frame where it was not declared but the source proves it.
+
+    SettingsError where the source is not recognised, or proves no frame; and for options as in `read_questions`.
+    """
+    notes: list[str] = []
+    if format == "auto":
+        recognised = recognise(source)
+        format = recognised.format
+        notes.append(f"read as {format}: {recognised.reason}")
+    reader = _find_format(format, reading, asking)
+    if "frame" in reader.heeds and reading.frame is None:
+        proof = _prove_frame(format, reader, source, reading)
+        if proof is not None:
+            reading = replace(reading, frame=declared_frame(proof.words))
+            notes.append(proof.note)
+    return Settled(format, reading, notes)
+
+
+def _prove_frame(format: str, reader: Format, source: str, reading: Reading) -> Proof | None:
+    """The frame that the source proves; None where every place in it tells its own."""
+    unplaced: list[Unplaced] = []
+    is_told = False
+    for item in reader.read(source, reading):
+        if isinstance(item, Unplaced):
+            unplaced.append(item)
+        is_told = is_told or (isinstance(item, Found) and bool(item.targets))
+    return None if is_told and not unplaced else prove_frame(unplaced, format)
+
+
 def read_questions(format: str, source: str, reading: Reading, asking: Asking) -> Iterator[Found | Rejected]:
-    """What the source holds, in order. SettingsError for an unknown format, or for options that it does not take."""
+    """What the source holds, in order. SettingsError for an unknown format, or for options that it does not take.
+
+    The frame of a text format is settled before.
+    """
     reader = _find_format(format, reading, asking)
     known = _all_labels(reader.read(source, reading)) if asking.needs_all_labels else []
     for item in reader.read(source, reading):
         if isinstance(item, Annotated):
             yield from _ask(item, asking, known)
         else:
+            assert not isinstance(item, Unplaced), "the frame is settled before"
             yield item
 
 
@@ -69,11 +130,6 @@ def _find_format(name: str, reading: Reading, asking: Asking) -> Format:
     if name not in FORMATS:
         raise SettingsError(f"unknown format {name!r}; groundling reads {', '.join(FORMATS)}, and auto tells which")
     found = FORMATS[name]
-    if "frame" in found.heeds and reading.frame is None:
-        raise SettingsError(
-            f"{name} does not say what its numbers count, and it is not guessed; "
-            "declare it: --frame original, thousandths or resized:PIXELS"
-        )
     if "frame" not in found.heeds and reading.frame is not None:
         raise SettingsError(f"a frame was declared, but the frame of {name} is known; leave it out")
     given = [field for field in reading.given if field not in (*found.heeds, "frame")]

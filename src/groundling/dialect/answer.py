@@ -173,6 +173,26 @@ def read_answer(text: str, *, family: str, seen: Frame) -> Answer:
     )
 
 
+def read_items(text: str) -> list[Item]:
+    """The boxes and points that a text names, in its own numbers and unjudged; none where it cannot be read whole.
+
+    For finding out what those numbers count.
+    """
+    flaws: set[str] = set()
+    items = _find_items(_final_words(text[:MAX_CHARACTERS], flaws), flaws)
+    return [] if flaws or len(text) > MAX_CHARACTERS else items[:MAX_BOXES]
+
+
+def is_outside(numbers: Sequence[float], frame: Frame) -> bool:
+    """Whether a box or a point leaves the frame by more than one unit; by a hundredth where a side is one unit long."""
+    limits = [*frame.size_wh] * (len(numbers) // 2)
+    return any(
+        number < -slack or number > limit + slack
+        for number, limit in zip(numbers, limits, strict=True)
+        for slack in [1 if limit > 1 else 0.01]
+    )
+
+
 _BEGINS_WITH_ANSWER = re.compile(r"\s*(?:[\[{]|```|<\|)")
 
 
@@ -278,9 +298,9 @@ def _place(item: Item, frame: Frame, flaws: set[str]) -> Item | None:
         numbers = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
         if numbers != item.numbers:
             flaws.add("inverted")
-    limits = [*frame.size_wh] * (len(numbers) // 2)
-    if any(number < -1 or number > limit + 1 for number, limit in zip(numbers, limits, strict=True)):
+    if is_outside(numbers, frame):
         flaws.add("outside")
+    limits = [*frame.size_wh] * (len(numbers) // 2)
     numbers = tuple(min(max(number, 0.0), float(limit)) for number, limit in zip(numbers, limits, strict=True))
     if len(numbers) == 4 and (numbers[0] == numbers[2] or numbers[1] == numbers[3]):
         flaws.add("no_area")

@@ -12,17 +12,26 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundling.data.formats.found import Found, TextFrame, find_picture, keep_extra
-from groundling.data.record import Rejected, Target, parse_json
-from groundling.dialect.answer import FLAWS, Answer, Item, read_answer, write_answer
+from groundling.data.formats.detection import FRACTIONS, turn_doubt
+from groundling.data.formats.entries import as_object, read_entries
+from groundling.data.formats.found import Found, PictureFolder, TextFrame, keep_extra, read_id
+from groundling.data.record import Rejected, Target
+from groundling.dialect.answer import FLAWS, Item, read_answer, read_items, write_answer
 from groundling.dialect.family import FAMILIES, AnswerForm, Budget, Family
 from groundling.errors import GroundlingError, RecordError, SettingsError
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import THOUSANDTHS, Frame
-from groundling.geometry.images import read_frame
+from groundling.geometry.images import Header, read_header
 
 _MIN_PIXELS = 56 * 56  # the family's own lower limit, in the vendor's process_bbox notebook and in transformers
 _PIXELS = FAMILIES["qwen2_5_vl"]  # the family whose text counts pixels of a resized picture
+
+
+class Places(NamedTuple):
+    """What an answer names, where the format keeps it apart from the text or tells what its numbers count."""
+
+    items: tuple[Item, ...]
+    frame: TextFrame
 
 
 class Turn(NamedTuple):
@@ -30,6 +39,7 @@ class Turn(NamedTuple):
 
     question: str
     answer: str
+    places: Places | None = None  # None: only the text says them
 
 
 @dataclass(frozen=True)
@@ -46,21 +56,29 @@ class Chat:
 
 
 def declared_frame(words: str) -> TextFrame:
-    """The frame named by `original`, `thousandths` or `resized:PIXELS` (the budget it was resized to).
+    """The frame named by `original`, `thousandths`, `fractions` or `resized:PIXELS` (the budget it was resized to).
 
     SettingsError for other words.
     """
     if words == "original":
-        return lambda original: original
+        return in_itself
     if words == "thousandths":
         return lambda original: THOUSANDTHS
+    if words == "fractions":
+        return lambda original: FRACTIONS
     name, _, pixels = words.partition(":")
     if name != "resized" or not pixels.isdecimal():
         raise SettingsError(
             f"the frame {words!r} is not known; expected original (pixels of the picture itself), thousandths (0 to "
-            "1000) or resized:PIXELS (pixels of the picture once resized to so many, as in resized:1003520)"
+            "1000), fractions (0 to 1) or resized:PIXELS (pixels of the picture once resized to so many, as in "
+            "resized:1003520)"
         )
     return resized_to(int(pixels))
+
+
+def in_itself(original: Frame) -> Frame:
+    """The frame of a text that counts pixels of the picture as it is."""
+    return original
 
 
 def resized_to(max_pixels: int, family: Family = _PIXELS) -> TextFrame:
@@ -99,7 +117,7 @@ def read_targets(text: str, original: Frame, frame: TextFrame) -> tuple[Target, 
     dropped. RecordError where the answer has a flaw: what could be read of it may not be what was meant.
     """
     answer = read_answer(text, family=_PIXELS.name, seen=frame(original))
-    if not _names_places(text, answer):
+    if not _names_places(text, boxes=len(answer.boxes), points=len(answer.points)):
         return None
     if answer.flaw:
         raise RecordError(
@@ -120,10 +138,31 @@ def write_targets(targets: Sequence[Target], original: Frame, frame: TextFrame, 
     return "".join(piece.text for piece in write_answer(items, form, text_frame))
 
 
-def _names_places(text: str, answer: Answer) -> bool:
-    if len(answer.boxes) or _NOTHING.fullmatch(text) or any(mark in text for mark in _MARKS):
+def _named_items(text: str) -> list[Item]:
+    """The places that a text names, in its own numbers; none where it is general text, or cannot be read whole."""
+    items = read_items(text)
+    boxes = sum(len(item.numbers) == 4 for item in items)
+    return items if items and _names_places(text, boxes=boxes, points=len(items) - boxes) else []
+
+
+def _names_places(text: str, *, boxes: int, points: int) -> bool:
+    if boxes or _NOTHING.fullmatch(text) or any(mark in text for mark in _MARKS):
         return True
-    return len(answer.points) > 0 and ("point" in text or text.lstrip().startswith("["))
+    return points > 0 and ("point" in text or text.lstrip().startswith("["))
+
+
+def _place(places: Places, original: Frame) -> tuple[Target, ...]:
+    """The places as targets in original pixels, in order."""
+    frame = places.frame(original)
+    return tuple(_place_item(item, frame, original) for item in places.items)
+
+
+def _place_item(item: Item, frame: Frame, original: Frame) -> Target:
+    if len(item.numbers) == 2:
+        x, y = Points([item.numbers], frame).to(original).xy[0].tolist()
+        return Target(point=(x, y), label=item.label)
+    left, top, right, bottom = Boxes([item.numbers], frame).to(original).xyxy[0].tolist()
+    return Target(box=(left, top, right, bottom), label=item.label)
 
 
 def _numbers_in(target: Target, original: Frame, text_frame: Frame) -> tuple[float, ...]:
@@ -132,31 +171,61 @@ def _numbers_in(target: Target, original: Frame, text_frame: Frame) -> tuple[flo
     return tuple(Points([target.numbers], original).to(text_frame).xy[0].tolist())
 
 
-# ---- reading ---------------------------------------------------------------------------------------------------
-
-ReadChat = Callable[[dict[str, Any]], Chat]
+# ---- conversations ---------------------------------------------------------------------------------------------
 
 
-def read_chats(source: str, read_chat: ReadChat, frame: TextFrame) -> Iterator[Found | Rejected]:
-    """One question a turn, in order, from a JSONL file or a JSON list of conversations (`line` is then the entry).
+class Keys(NamedTuple):
+    """What a format calls the parts of a conversation."""
 
-    Each turn stands by itself: what was said before it is not kept. Answers about a picture go through `read_targets`;
-    those that name no place, and all without a picture, stay text: general instruction data. A turn or conversation
-    that cannot be read is rejected. RecordError where there is no such file, or its list is no JSON.
+    image: str
+    messages: str
+    role: str
+    text: str
+
+
+_ROLES = {"human": "question", "user": "question", "gpt": "answer", "assistant": "answer"}
+_PICTURE = "<image>"
+
+
+def read_conversation(entry: dict[str, Any], keys: Keys) -> Chat:
+    """The conversation of one entry, without the mark that stands for the picture.
+
+    Words of the system are not kept. RecordError for films, several pictures, or turns out of order.
     """
-    file = Path(source)
-    if not file.is_file():
-        raise RecordError(f"no file {source}; expected a JSONL file or a JSON list of conversations")
-    for line, entry in _read_entries(file):
-        try:
-            chat = read_chat(_as_object(entry))
-            image = None if chat.image is None else find_picture(chat.image, file.parent)
-            original = None if image is None else read_frame(image)
-        except GroundlingError as error:
-            yield Rejected(str(file), line, str(error))
-            continue
-        blank = Found("", image, file, line, image_name=chat.image or "", id=chat.id, extra=keep_extra(chat.extra))
-        yield from (_read_turn(turn, blank, original, frame) for turn in chat.turns)
+    if entry.get("video") or entry.get("videos"):
+        raise RecordError(f"the conversation is about a film; expected one picture under {keys.image!r}")
+    messages = entry.get(keys.messages)
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        shape = f"[{{{keys.role!r}: ..., {keys.text!r}: ...}}, ...]"
+        raise RecordError(f"no list of messages under {keys.messages!r}; expected {shape}")
+    spoken = [message for message in messages if message.get(keys.role) != "system"]
+    if not all(isinstance(message.get(keys.text), str) for message in spoken):
+        raise RecordError(f"a message has no text under {keys.text!r}")
+    roles = [_ROLES.get(str(message.get(keys.role))) for message in spoken]
+    if not roles or roles != ["question", "answer"] * (len(roles) // 2):
+        said = [message.get(keys.role) for message in spoken]
+        raise RecordError(f"turns from {said}; expected a question and its answer by turns")
+    texts = [message[keys.text] for message in spoken]
+    image = one_picture(entry.get(keys.image))
+    check_marks(texts[::2], image)
+    return Chat(
+        image=image,
+        turns=[Turn(without_mark(question), answer) for question, answer in zip(texts[::2], texts[1::2], strict=True)],
+        id=read_id(entry.get("id")),
+        extra={key: value for key, value in entry.items() if key not in (keys.image, keys.messages, "id")},
+    )
+
+
+def check_marks(questions: Sequence[str], image: str | None) -> None:
+    """RecordError where the questions show a picture more often than there is one."""
+    marks = sum(text.count(_PICTURE) for text in questions)
+    if marks > (image is not None):
+        raise RecordError(f"{_PICTURE} stands {marks} times, and the picture is {image!r}; a record is about one")
+
+
+def without_mark(text: str) -> str:
+    """The text without the mark that stands for the picture."""
+    return "\n".join(part.strip() for part in text.split(_PICTURE) if part.strip()) if _PICTURE in text else text
 
 
 def one_picture(value: object) -> str | None:
@@ -169,39 +238,73 @@ def one_picture(value: object) -> str | None:
     return image
 
 
-def _read_entries(file: Path) -> Iterator[tuple[int, Any]]:
-    """Number and content of every entry: the bytes of a line, or what stands in a JSON list."""
-    with file.open("rb") as lines:
-        if lines.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            yield from enumerate(_parse_list(file), start=1)
-            return
-        lines.seek(0)
-        yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+# ---- reading ---------------------------------------------------------------------------------------------------
+
+ReadChat = Callable[[dict[str, Any]], Chat]
 
 
-def _as_object(entry: Any) -> dict[str, Any]:
-    value = parse_json(entry) if isinstance(entry, bytes) else entry
-    if not isinstance(value, dict):
-        raise RecordError(f"a conversation is a JSON object, not {type(value).__name__}")
-    return value
+class Unplaced(NamedTuple):
+    """Places that an answer names about a picture of that size, in numbers of which nobody has told what they count."""
+
+    items: Sequence[Item]
+    original: Frame
+    file: Path
+    line: int
 
 
-def _parse_list(file: Path) -> list[Any]:
+def read_chats(
+    source: str | Path, read_chat: ReadChat, frame: TextFrame | None, images: Path | None = None
+) -> Iterator[Found | Rejected | Unplaced]:
+    """One question a turn, in order, from a JSONL file or a JSON list of conversations (`line` is then the entry).
+
+    Each turn stands by itself: what was said before it is not kept. Answers about a picture go through `read_targets`;
+    those that name no place, and all without a picture, stay text: general instruction data. A turn or conversation
+    that cannot be read is rejected. Without a `frame`, what is named in no other frame is handed over unplaced.
+    Pictures lie below `images`, or else the file's folder. RecordError where there is no such file, or its list is no
+    JSON.
+    """
+    file = Path(source)
+    pictures = PictureFolder(images or file.parent)
+    for line, entry in read_entries(file):
+        try:
+            chat = read_chat(as_object(entry))
+            image = None if chat.image is None else pictures.find(chat.image)
+            header = None if image is None else read_header(image)
+        except GroundlingError as error:
+            yield Rejected(str(file), line, str(error))
+            continue
+        blank = Found("", image, file, line, image_name=chat.image or "", id=chat.id, extra=keep_extra(chat.extra))
+        yield from (_read_turn(turn, blank, header, frame) for turn in chat.turns)
+
+
+def _read_turn(turn: Turn, blank: Found, header: Header | None, frame: TextFrame | None) -> Found | Rejected | Unplaced:
     try:
-        return parse_json(file.read_bytes())
-    except RecordError as error:
-        raise RecordError(f"{file} begins as a JSON list, but: {error}") from None
-
-
-def _read_turn(turn: Turn, blank: Found, original: Frame | None, frame: TextFrame) -> Found | Rejected:
-    try:
-        if not turn.answer.strip():
-            raise RecordError("the answer is empty")
-        if original is None and any(mark in turn.answer for mark in _MARKS):
-            raise RecordError(f"the answer {turn.answer[:200]!r} names a place, and there is no picture")
-        targets = None if original is None else read_targets(turn.answer, original, frame)
+        if header is None:
+            return replace(blank, question=turn.question, answer=_read_text(turn))
+        if frame is None and turn.places is None and (items := _named_items(turn.answer)):
+            return Unplaced(items, header.upright, blank.file, blank.line)
+        targets = _find_targets(turn, header.upright, frame or in_itself)
     except GroundlingError as error:
         return Rejected(str(blank.file), blank.line, str(error))
     if targets is None:
         return replace(blank, question=turn.question, answer=turn.answer)
-    return replace(blank, question=turn.question, targets=targets)
+    doubt = turn_doubt(header) if targets else None
+    extra = blank.extra if doubt is None else {**blank.extra, "doubt": doubt}
+    return replace(blank, question=turn.question, targets=targets, extra=extra)
+
+
+def _read_text(turn: Turn) -> str:
+    """The answer of a turn without a picture; RecordError where there is none, or where it needs one."""
+    if turn.places is not None or any(mark in turn.answer for mark in _MARKS):
+        raise RecordError(f"the answer {turn.answer[:200]!r} names a place, and there is no picture")
+    if not turn.answer.strip():
+        raise RecordError("the answer is empty")
+    return turn.answer
+
+
+def _find_targets(turn: Turn, original: Frame, frame: TextFrame) -> tuple[Target, ...] | None:
+    if turn.places is not None:
+        return _place(turn.places, original)
+    if not turn.answer.strip():
+        raise RecordError("the answer is empty")
+    return read_targets(turn.answer, original, frame)

@@ -97,10 +97,17 @@ def place_things(annotated: Annotated, header: Header) -> Placed:
     before = stored if is_stored else upright
     orientation = header.orientation if is_stored else 1
     things = [_place(thing, annotated.units or before, before, orientation) for thing in annotated.things]
-    is_told = header.orientation == 1 or (stored != upright and declared in (upright, stored))
-    doubt = f"the picture is turned by its metadata (orientation {header.orientation}), and nothing tells whether its "
-    return Placed(
-        things, None if is_told else f"{doubt}boxes were drawn before or after; they are taken as drawn after"
+    is_told = stored != upright and declared in (upright, stored)
+    return Placed(things, None if is_told else turn_doubt(header))
+
+
+def turn_doubt(header: Header) -> str | None:
+    """Why boxes of unknown origin may lie elsewhere on this picture; None where it is stored upright."""
+    if header.orientation == 1:
+        return None
+    return (
+        f"the picture is turned by its metadata (orientation {header.orientation}), and nothing tells whether its "
+        "boxes were drawn before or after; they are taken as drawn after"
     )
 
 

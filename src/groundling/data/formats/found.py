@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,13 @@ class PictureFolder:
     def find(self, name: str) -> Path:
         """The file at that place (`find_picture`), or else the only one below the folder that is called so.
 
-        The second is for annotations and pictures in two folders, and for paths of the machine where they were made.
-        RecordError where there is none, or several of that name.
+        The second is for annotations and pictures in two folders, and for paths of the machine where they were made; of
+        several it is the one whose folders are called so, too. RecordError where there is none, or several remain.
         """
         try:
             return find_picture(name, self.folder)
         except RecordError as error:
-            alike = self._names().get(name.replace("\\", "/").rpartition("/")[2], [])
+            alike = self._alike(name)
             if len(alike) == 1 and "://" not in name:
                 return find_picture(str(alike[0].relative_to(self.folder)), self.folder)
             if len(alike) > 1:
@@ -90,12 +91,24 @@ class PictureFolder:
                 ) from None
             raise
 
+    def _alike(self, name: str) -> list[Path]:
+        """The files that are called so, those only whose path ends in most parts of the name's."""
+        parts = name.replace("\\", "/").split("/")[::-1]
+        shared = {path: _count_equal(parts, path.parts[::-1]) for path in self._names().get(parts[0], [])}
+        most = max(shared.values(), default=0)
+        return [path for path, count in shared.items() if count == most]
+
     def _names(self) -> dict[str, list[Path]]:
         if self._by_name is None:
             self._by_name = {}
             for path in _files_below(self.folder):
                 self._by_name.setdefault(path.name, []).append(path)
         return self._by_name
+
+
+def _count_equal(parts: Sequence[str], others: Sequence[str]) -> int:
+    """How many of the first ones are the same."""
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(parts, others, strict=False))))
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

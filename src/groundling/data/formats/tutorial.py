@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from groundling.data.formats.chat import Chat, Turn, one_picture, read_chats, resized_to
+from groundling.data.formats.chat import Chat, Turn, Unplaced, one_picture, read_chats, resized_to
 from groundling.data.formats.found import Found, Reading, read_id
 from groundling.data.record import Rejected
 from groundling.errors import RecordError
@@ -21,9 +21,9 @@ FRAME = resized_to(1_003_520)
 _KEYS = ("image", "query", "response")
 
 
-def read_tutorial(source: str, reading: Reading) -> Iterator[Found | Rejected]:
+def read_tutorial(source: str, reading: Reading) -> Iterator[Found | Rejected | Unplaced]:
     """The questions of such a file, boxes in original pixels; see `read_chats`."""
-    return read_chats(source, read_chat, FRAME)
+    return read_chats(source, read_chat, FRAME, reading.images)
 
 
 def read_chat(entry: dict[str, Any]) -> Chat:
