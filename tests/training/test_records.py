@@ -31,6 +31,7 @@ from groundling.training.records import (
     refuse_unmeasurable,
     write_set_aside,
 )
+from groundling.training.rows import Row
 
 
 def settings_of(**data: Any) -> Settings:
@@ -247,7 +248,7 @@ def test_a_picture_is_opened_once_a_row(
 
     records = [one, other, replace(one, question="it")]
     dataset = RecordDataset(records, tiny_processor, max_pixels=10**8)
-    samples = dataset.__getitems__([0, 1, 2])
+    samples = dataset.__getitems__(Row([0, 1, 2]))
 
     assert opened == [one.image, other.image]
     assert [stretch.prefix > 0 for stretch in pack_row(samples, tiny_processor)["layout"].stretches] == [
@@ -256,7 +257,7 @@ def test_a_picture_is_opened_once_a_row(
         True,
     ]
     assert samples[1].input_ids == dataset[1].input_ids
-    apart = RecordDataset(records, tiny_processor, max_pixels=10**8, share_pictures=False).__getitems__([0, 1, 2])
+    apart = RecordDataset(records, tiny_processor, max_pixels=10**8, share_pictures=False).__getitems__(Row([0, 1, 2]))
     assert not any(stretch.prefix for stretch in pack_row(apart, tiny_processor)["layout"].stretches)
 
 

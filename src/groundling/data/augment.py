@@ -206,7 +206,7 @@ class Augmenter:
         return whole
 
     def _keeps_or_loses(self, subject: Subject, kept: Pasted, *, may_lose_all: bool) -> bool:
-        """Whether no target is half seen and no question without any; by leave, but then nothing of them is in sight."""
+        """Whether no target is half seen and no question without any; by leave, but then nothing of them is seen."""
         for record in subject.records:
             shares = visible_shares(record.targets, kept)
             is_kept = shares >= self.plan.crop_visible

@@ -55,7 +55,8 @@ RULES: tuple[Rule, ...] = (
         "a direction that gravity gives",
         {"rotate"},
         _words(
-            "upside upright standing lying horizontal horizontally vertical vertically diagonal diagonally sideways tilted"
+            "upside upright standing lying horizontal horizontally vertical vertically diagonal diagonally sideways"
+            " tilted"
         ),
     ),
     _rule(

@@ -39,7 +39,13 @@ from groundling.training.checkpoint import (
 )
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together, from_main_process
-from groundling.training.records import Gathered, RecordDataset, join_samples
+from groundling.training.records import (
+    Gathered,
+    RecordDataset,
+    build_augmenter,
+    join_samples,
+    measure_changed,
+)
 from groundling.training.rows import RowPlan, RowSampler
 
 
@@ -57,6 +63,7 @@ class GroundingTrainer(Trainer):
         test: Sequence[Record],
         loaded_from: Path | None,
     ) -> None:
+        self.augmenter = build_augmenter(records, settings, processor)
         super().__init__(
             model=model,
             args=arguments,
@@ -65,12 +72,13 @@ class GroundingTrainer(Trainer):
                 processor,
                 max_pixels=settings.images.max_file_pixels,
                 share_pictures=settings.train.share_pictures,
+                augmenter=self.augmenter,
             ),
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
             data_collator=partial(join_samples, processor=processor),
         )
-        self.sampler = self._build_sampler(records, settings)
         self.processor = processor
+        self.sampler = self._build_sampler(records, settings)
         self.settings = settings
         self.test = test
         self.loaded_from = loaded_from
@@ -111,7 +119,7 @@ class GroundingTrainer(Trainer):
         arguments = self.args
         loader = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
-            batch_sampler=self.sampler,
+            batch_sampler=self.sampler,  # type: ignore[arg-type]  # of rows, which are no lists
             collate_fn=self.data_collator,
             num_workers=arguments.dataloader_num_workers,
             persistent_workers=arguments.dataloader_persistent_workers,
@@ -126,7 +134,10 @@ class GroundingTrainer(Trainer):
             train.batch_size, train.pack_tokens, train.accumulate, self.args.world_size, train.share_pictures
         )
         images = [record.image for record in records.train]
-        return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=self._epoch)
+        changed = None
+        if self.augmenter is not None:
+            changed = partial(measure_changed, records=records, augmenter=self.augmenter, processor=self.processor)
+        return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=self._epoch, changed=changed)
 
     def _epoch(self) -> int:
         """That whose rows are drawn next. (accelerate tells a sampler, but not of several processes after a stop.)"""
