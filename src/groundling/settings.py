@@ -195,7 +195,7 @@ class Augment(_Section):
     )
     colour: Chance = Field(default=0.0, description="chance that brightness, contrast and saturation are changed")
     colour_strength: Number = Field(
-        default=0.3, ge=0, le=1, description="how far from 1 the factor of each of the three may be"
+        default=0.2, ge=0, le=1, description="how far from 1 the factor of each of the three may be"
     )
     jpeg: Chance = Field(default=0.0, description="chance that the picture is compressed as a JPEG")
     jpeg_quality: Whole = Field(default=40, ge=1, le=95, description="quality of that JPEG, at least; 95 at most")

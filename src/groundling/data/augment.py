@@ -16,7 +16,7 @@ questions allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,6 @@ from groundling.data.change import (
     Pasted,
     change_targets,
     change_words,
-    no_change,
     turned_frame,
     visible_shares,
 )
@@ -126,22 +125,26 @@ class Augmenter:
 
     def decide(self, image: Path, epoch: int, attempt: int = 0) -> Change | None:
         """The change of a picture; None where it stays as it is. Each attempt at an epoch's rows has its own."""
+        change = self.propose(image, epoch, attempt)
+        changed = (self.change_record(record, change) for record in self.subjects[image].records)
+        is_kept = change.is_still or all(self.fits(record, change.canvas) for record in changed)
+        return change.or_none if is_kept else change.stilled.or_none
+
+    def propose(self, image: Path, epoch: int, attempt: int = 0) -> Change:
+        """The change of a picture if no sample gets too long by it; else it is `Change.stilled`."""
         subject = self.subjects[image]
         dice = np.random.default_rng([self.seed, epoch, attempt, subject.number])
         chances = self.plan.chances
         rolls = dict(zip(chances, dice.random(len(chances)).tolist(), strict=True))
         wanted = {name for name, roll in rolls.items() if roll < chances[name]}
 
-        still = no_change(image, subject.original)
         change = self._choose_moves(subject, wanted & subject.allowed, dice)
-        if not change.is_still and not self._fits(subject, change):
-            change = still
         if "colour" in wanted:
             strength = self.plan.colour_strength
             change = replace(change, colour=Colour(*dice.uniform(1 - strength, 1 + strength, size=3).tolist()))
-        if "jpeg" in wanted and max(change.canvas.size_wh) <= LONGEST_JPEG:
+        if "jpeg" in wanted and max(subject.original.size_wh) <= LONGEST_JPEG:
             change = replace(change, jpeg=int(dice.integers(self.plan.jpeg_quality, BEST_JPEG, endpoint=True)))
-        return None if change == still else change
+        return change
 
     def change_record(self, record: Record, change: Change) -> Record:
         """The record about its changed picture: its question, and targets in the canvas's frame that are still seen.
@@ -161,22 +164,21 @@ class Augmenter:
         return replace(record, question=question, targets=tuple(targets), width=width, height=height)
 
     def describe(self) -> str:
-        """How many pictures may have each move: words, or a lack of pictures that are asked the same, forbid others."""
-        moves = sorted(move for move in MOVES if self.plan.chances[move])
-        counts = {move: sum(move in subject.allowed for subject in self.subjects.values()) for move in moves}
-        if "mosaic" in counts and not any(self._has_partners(subject) for subject in self.subjects.values()):
-            counts["mosaic"] = 0  # none of them
-        told = ", ".join(f"{move} {count}" for move, count in counts.items())
-        return (
+        """How many pictures may have each move; to the others words forbid it, or the lack of some asked the same."""
+        counts = {move: sum(move in subject.allowed for subject in self.subjects.values()) for move in sorted(MOVES)}
+        dice = np.random.default_rng(self.seed)
+        with_others = (len(self._choose_partners(subject, dice)) == 3 for subject in self.subjects.values())
+        told = ", ".join(f"{move} {count}" for move, count in counts.items() if self.plan.chances[move])
+        told = (
             f"augmentation of {len(self.subjects)} pictures; allowed by what is asked about them: {told or 'no moves'}"
         )
+        if self.plan.mosaic:
+            told += f" ({sum(with_others)} with three others that are asked the same)"
+        return told
 
     def _targets(self, record: Record, pasted: Pasted) -> Sequence[Target]:
         """The answer to a record's question on one picture of a change."""
         return record.targets if pasted.image == record.image else self.answers[record.question][pasted.image]
-
-    def _fits(self, subject: Subject, change: Change) -> bool:
-        return all(self.fits(self.change_record(record, change), change.canvas) for record in subject.records)
 
     # ---- moves
 
@@ -254,12 +256,6 @@ class Augmenter:
             return []
         chosen = dict.fromkeys(known[place] for place in dice.integers(len(known), size=_PARTNERS).tolist())
         return list(islice((image for image in chosen if self._is_partner(image, subject)), 3))
-
-    def _has_partners(self, subject: Subject) -> bool:
-        partners: Iterator[Path] = (
-            image for image in self._pictures_asked(subject) if self._is_partner(image, subject)
-        )
-        return "mosaic" in subject.allowed and len(list(islice(partners, 3))) == 3
 
     def _pictures_asked(self, subject: Subject) -> list[Path]:
         """Those that know the rarest of a picture's questions; none where one has two answers on the picture itself."""

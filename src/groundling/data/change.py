@@ -97,10 +97,18 @@ class Change:
         own = self.pictures[0]
         return len(self.pictures) == 1 and own.turn == 1 and own.is_whole and own.size == own.original == self.canvas
 
+    @property
+    def stilled(self) -> Change:
+        """The change with every pixel left in its place."""
+        own = self.pictures[0]
+        whole = (0, 0, *own.original.size_wh)
+        still = Pasted(own.image, own.original, turn=1, window=whole, size=own.original, left=0, top=0)
+        return replace(self, pictures=(still,), canvas=own.original)
 
-def no_change(image: Path, original: Frame) -> Change:
-    """A picture as it is, as a change."""
-    return Change((Pasted(image, original, 1, (0, 0, *original.size_wh), original, 0, 0),), original)
+    @property
+    def or_none(self) -> Change | None:
+        """The change, or None where there is nothing to do."""
+        return None if self.is_still and self.colour is None and self.jpeg is None else self
 
 
 def turned_frame(frame: Frame, turn: int) -> Frame:

@@ -175,11 +175,12 @@ _IS_NO_SIDE = re.compile(
 )
 _ANY_SIDE = re.compile("left|right", re.IGNORECASE)
 _OTHER_WORDS = re.compile(
-    r"\b(?:bright\w*|upright|fright\w*|cleft|leftovers?|(?:play)?wright|forthright|outright|alright)\b", re.IGNORECASE
+    r"\b(?:bright[a-z]*|upright|fright[a-z]*|cleft|leftovers?|(?:play)?wright|forthright|outright|alright)\b",
+    re.IGNORECASE,
 )
 _NO_PLACE = re.compile(rf"{_GAP}(?:side{_GAP}up|hand{_GAP}man|of{_GAP}way)\b", re.IGNORECASE)  # right side up
 
-_ROTATION = re.compile(r"(?:counter|anti)?-?\s?clockwise", re.IGNORECASE)
+_ROTATION = re.compile(r"(?:(?:counter|anti)[\s_-]?)?clockwise", re.IGNORECASE)
 _ROTATIONS = {"clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 _MIRRORED = {"left": "right", "right": "left"} | _ROTATIONS
 

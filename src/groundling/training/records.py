@@ -109,8 +109,8 @@ def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
 def _refuse_mosaic_of_one(settings: Settings, contract: Contract) -> None:
     if settings.augment.mosaic and contract.answer_form == "bare":
         raise SettingsError(
-            f"augment.mosaic is {settings.augment.mosaic:g}, and the answer form 'bare' holds one target, where each of "
-            "a mosaic's four pictures may have one; set answer.form to list or fenced, or augment.mosaic to 0"
+            f"augment.mosaic is {settings.augment.mosaic:g}, and the answer form 'bare' holds one target, where "
+            "a mosaic has those of four pictures; set answer.form to list or fenced, or augment.mosaic to 0"
         )
 
 
@@ -255,17 +255,22 @@ def _is_short_enough(record: Record, original: Frame, *, processor: Processor, l
 
 
 def measure_changed(
-    epoch: int, attempt: int, *, records: Gathered, augmenter: Augmenter, processor: Processor
+    epoch: int, attempt: int, *, records: Gathered, augmenter: Augmenter, processor: Processor, limit: int
 ) -> list[Length]:
-    """The lengths of the training samples as an epoch's changes make them; no picture is opened."""
-    changes = {image: augmenter.decide(image, epoch, attempt) for image in augmenter.subjects}
-    changed: list[Length] = []
-    for record, length in zip(records.train, records.lengths, strict=True):
-        change = None if record.image is None else changes[record.image]
-        if change is not None and not change.is_still:
-            length = _measure_seen(augmenter.change_record(record, change), processor, change.canvas)
-        changed.append(length)
-    return changed
+    """The lengths of the training samples as an epoch's changes make them; no picture is opened.
+
+    `limit` is the augmenter's: a picture that would get a longer sample stays still.
+    """
+    changed: dict[Record, Length] = {}
+    for image, subject in augmenter.subjects.items():
+        change = augmenter.propose(image, epoch, attempt)
+        if change.is_still:
+            continue
+        pairs = ((record, augmenter.change_record(record, change)) for record in subject.records)
+        lengths = {record: _measure_seen(other, processor, change.canvas) for record, other in pairs}
+        if all(length.tokens <= limit for length in lengths.values()):
+            changed |= lengths
+    return [changed.get(record, length) for record, length in zip(records.train, records.lengths, strict=True)]
 
 
 # ---- samples ---------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from groundling.training.records import (
     RecordDataset,
     build_augmenter,
     join_samples,
+    longest_sample,
     measure_changed,
 )
 from groundling.training.rows import RowPlan, RowSampler
@@ -136,7 +137,13 @@ class GroundingTrainer(Trainer):
         images = [record.image for record in records.train]
         changed = None
         if self.augmenter is not None:
-            changed = partial(measure_changed, records=records, augmenter=self.augmenter, processor=self.processor)
+            changed = partial(
+                measure_changed,
+                records=records,
+                augmenter=self.augmenter,
+                processor=self.processor,
+                limit=longest_sample(settings),
+            )
         return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=self._epoch, changed=changed)
 
     def _epoch(self) -> int:
