@@ -195,3 +195,41 @@ def test_the_longest_rows_are_halved():
     assert split_rows([[0], [1, 2, 3], [4, 5]], 4) == [[0], [1], [4, 5], [2, 3]]
     assert split_rows([[0], [1, 2]], 9) == [[0], [1], [2]], "as far as it goes"
     assert split_rows([[0, 1]], 1) == [[0, 1]]
+
+
+# ---- changed lengths -------------------------------------------------------------------------------------------
+
+
+@given(
+    images=st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60),
+    budget=st.integers(150, 900),
+    epoch=st.integers(0, 5),
+    processes=st.integers(1, 3),
+)
+def test_no_row_of_changed_samples_is_over_its_budget(images: list[str], budget: int, epoch: int, processes: int):
+    def changed(epoch: int, attempt: int) -> list[Length]:
+        """A picture has 20 to 100 tokens in an attempt, a sample 20 to 49 more."""
+        rng = np.random.default_rng([epoch, attempt])
+        shared = dict(zip("abcdefg", rng.integers(20, 101, size=7).tolist(), strict=True))
+        own = rng.integers(20, 50, size=len(images)).tolist()
+        return [Length(shared[image] + more, shared[image]) for image, more in zip(images, own, strict=True)]
+
+    plan = plan_of(pack_tokens=budget, processes=processes)
+    plain = [Length(150, 100)] * len(images)
+    sampler = RowSampler(list(map(Path, images)), plain, plan, seed=1, epoch=lambda: epoch, changed=changed)
+    rows = list(sampler)
+
+    assert sorted(number for row in rows for number in row.numbers) == list(range(len(images)))
+    assert len(rows) == len(sampler), "every epoch takes as many steps"
+    assert {row.epoch for row in rows} == {epoch} and len({row.attempt for row in rows}) == 1
+    lengths = changed(epoch, rows[0].attempt)
+    for row in rows:
+        own = sum(lengths[number].tokens - lengths[number].shared for number in row.numbers)
+        pictures = {images[number]: lengths[number].shared for number in row.numbers}
+        assert own + sum(pictures.values()) <= budget
+
+
+def test_rows_carry_their_epoch():
+    for pack in (None, 700):
+        sampler = sampler_of(["a", "b"], plan_of(pack_tokens=pack), epoch=3)
+        assert {(row.epoch, row.attempt) for row in sampler} == {(3, 0)}

@@ -169,12 +169,8 @@ class Augmenter:
         dice = np.random.default_rng(self.seed)
         with_others = (len(self._choose_partners(subject, dice)) == 3 for subject in self.subjects.values())
         told = ", ".join(f"{move} {count}" for move, count in counts.items() if self.plan.chances[move])
-        told = (
-            f"augmentation of {len(self.subjects)} pictures; allowed by what is asked about them: {told or 'no moves'}"
-        )
-        if self.plan.mosaic:
-            told += f" ({sum(with_others)} with three others that are asked the same)"
-        return told
+        told = f"augmentation, as words allow, of {len(self.subjects)} pictures: {told or 'no moves'}"
+        return f"{told} ({sum(with_others)} have three others asked the same)" if self.plan.mosaic else told
 
     def _targets(self, record: Record, pasted: Pasted) -> Sequence[Target]:
         """The answer to a record's question on one picture of a change."""

@@ -175,7 +175,7 @@ _IS_NO_SIDE = re.compile(
 )
 _ANY_SIDE = re.compile("left|right", re.IGNORECASE)
 _OTHER_WORDS = re.compile(
-    r"\b(?:bright[a-z]*|upright|fright[a-z]*|cleft|leftovers?|(?:play)?wright|forthright|outright|alright)\b",
+    r"\b(?:bright[a-z]*|upright|fright[a-z]*|cleft|leftovers?|(?:play)?wright|outright|alright)\b",
     re.IGNORECASE,
 )
 _NO_PLACE = re.compile(rf"{_GAP}(?:side{_GAP}up|hand{_GAP}man|of{_GAP}way)\b", re.IGNORECASE)  # right side up
