@@ -121,7 +121,7 @@ def test_what_is_in_a_box_stays_in_its_box(kind: str) -> None:
     assert changed > 30
 
 
-def test_a_seventh_of_a_pixel_is_rounding_and_no_more_is_lost() -> None:
+def test_everything_on_a_mosaic_is_in_its_answer() -> None:
     """Everything red on a mosaic is in some box of its answer."""
     records = [ask("red thing", (10, 10, 60, 60), (200, 150, 300, 250), image=name) for name in "abcd"]
     pictures = {Path(name): draw_things(PHOTO, [(10, 10, 60, 60), (200, 150, 300, 250)]) for name in "abcd"}
