@@ -45,6 +45,17 @@ def test_the_tutorials_job_done_right() -> None:
     assert settings.answer.form == "bare"
 
 
+@pytest.mark.parametrize("name", ["textvqa-3b", "textvqa-3b-lora"])
+def test_augmentation_waits_behind_comments_and_never_mirrors_writing(name: str, tmp_path: Path) -> None:
+    text = (SHIPPED / f"{name}.yaml").read_text()
+    place = text.index("# augment:")
+    block = text[place:].partition("\n\n")[0]
+    (tmp_path / "wanted.yaml").write_text(text.replace(block, "\n".join(line[2:] for line in block.splitlines())))
+    plain, wanted = load_settings(name).augment, load_settings(tmp_path / "wanted.yaml").augment
+    assert not any((plain.flip, plain.crop, plain.scale, plain.colour, plain.jpeg))
+    assert wanted.crop and wanted.scale and wanted.colour and wanted.jpeg and not wanted.flip and not wanted.mosaic
+
+
 def test_the_job_for_one_small_gpu_asks_and_answers_in_the_same_words() -> None:
     full, lora = load_settings("textvqa-3b"), load_settings("textvqa-3b-lora")
     assert lora.tune.method == "lora"

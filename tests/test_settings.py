@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from groundling.data.augment import Augmentation
+from groundling.data.change import GONE
 from groundling.errors import SettingsError
 from groundling.evaluation.metrics import METRICS
-from groundling.settings import Metric, Settings, closest_name, load_settings, read_recipe
+from groundling.settings import Augment, Metric, Settings, closest_name, load_settings, read_recipe
 
 SMALLEST = "model: {name: tiny}\ndata: {train: a.jsonl}\n"
 
@@ -157,8 +160,8 @@ def test_a_name_of_the_trainer_is_answered_with_ours(recipe: Path) -> None:
 def test_an_unknown_section_is_answered_with_a_section(recipe: Path) -> None:
     assert problems(recipe, "trian.epochs=3", "train.xyzzy.plugh=1", "q.r=1")[1:] == [
         "command line: unknown setting trian (= {'epochs': 3}); the closest is train",
-        "command line: unknown setting q (= {'r': 1}); known are model, data, images, prompt, answer, tune, train, "
-        "evaluate, run, track, trainer",
+        "command line: unknown setting q (= {'r': 1}); known are model, data, images, augment, prompt, answer, tune, "
+        "train, evaluate, run, track, trainer",
     ]
 
 
@@ -220,6 +223,9 @@ def test_an_empty_recipe_misses_only_what_it_must_say(tmp_path: Path) -> None:
         ),
         (["train.learning_rate=1e999"], "train.learning_rate is inf; expected a finite number"),
         (["train.bf16=maybe"], "train.bf16 is 'maybe'; expected 'auto', True or False"),
+        (["augment.flip=2"], "augment.flip is 2; expected less than or equal to 1 (chance that left and right are"),
+        (["augment.crop_visible=0.05"], "augment.crop_visible is 0.05; expected greater than or equal to 0.1"),
+        (["augment.mirror=1"], "unknown setting augment.mirror"),
         (["answer.form=xml"], "answer.form is 'xml'; expected 'fenced', 'list', 'bare' or 'tokens'"),
     ],
 )
@@ -259,6 +265,13 @@ def test_every_setting_says_what_it_is() -> None:
     found = [text for section in [schema, *schema["$defs"].values()] for text in descriptions(section)]
     assert len(found) > 40
     assert all(found)
+
+
+def test_augmentation_goes_by_the_same_names_where_it_is_done() -> None:
+    assert list(Augment.model_fields) == [field.name for field in fields(Augmentation)]
+    assert not Augmentation(**Augment().model_dump()).is_on, "off by default"
+    with pytest.raises(ValidationError):
+        Augment(crop_visible=GONE - 0.01)
 
 
 def test_settings_load_without_torch_or_transformers(recipe: Path) -> None:

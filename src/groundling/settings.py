@@ -172,6 +172,38 @@ class Images(_Section):
         return self
 
 
+Chance = Annotated[Number, Field(ge=0, le=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+class Augment(_Section):
+    """What is done to training pictures, and how often; targets go with their pictures, and words may forbid it."""
+
+    flip: Chance = Field(default=0.0, description="chance that left and right are swapped, in questions too")
+    rotate: Chance = Field(default=0.0, description="chance of a turn by one, two or three quarters")
+    crop: Chance = Field(default=0.0, description="chance that only a part of the picture is kept")
+    crop_sides: Share = Field(default=0.5, description="share of each side that a crop keeps, at least")
+    crop_visible: Share = Field(
+        default=0.6, ge=0.1, description="share of a target's area that a crop keeps, if it does not lose the target"
+    )
+    crop_negatives: Chance = Field(
+        default=0.0, description="chance that a crop may lose all targets of a question, which is then a negative"
+    )
+    scale: Chance = Field(default=0.0, description="chance that the picture is made smaller on a grey one of its size")
+    scale_sides: Share = Field(
+        default=0.5, description="share of each side that a picture made smaller takes, at least"
+    )
+    colour: Chance = Field(default=0.0, description="chance that brightness, contrast and saturation are changed")
+    colour_strength: Number = Field(
+        default=0.2, ge=0, le=1, description="how far from 1 the factor of each of the three may be"
+    )
+    jpeg: Chance = Field(default=0.0, description="chance that the picture is compressed as a JPEG")
+    jpeg_quality: Whole = Field(default=40, ge=1, le=95, description="quality of that JPEG, at least; 95 at most")
+    mosaic: Chance = Field(
+        default=0.0, description="chance that three other pictures that are asked the same stand beside the picture"
+    )
+
+
 class Prompt(_Section):
     """The words around a question."""
 
@@ -326,6 +358,7 @@ class Settings(_Section):
     model: Model
     data: Data
     images: Images = Images()
+    augment: Augment = Augment()
     prompt: Prompt = Prompt()
     answer: AnswerText = AnswerText()
     tune: Tune = Tune()

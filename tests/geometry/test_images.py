@@ -21,7 +21,7 @@ from PIL import Image
 from groundling.errors import ImageError
 from groundling.geometry import images
 from groundling.geometry.frame import Frame
-from groundling.geometry.images import IMAGE_POLICY, open_image, pixel_digest, read_frame, read_header
+from groundling.geometry.images import IMAGE_POLICY, open_image, pixel_digest, read_frame, read_header, turn_image
 
 RED = (255, 0, 0)
 
@@ -82,6 +82,13 @@ def test_a_jpeg_is_turned_too(orientation: int) -> None:
     upright = open_image(data)
     np.testing.assert_allclose(np.asarray(upright).astype(int), np.asarray(photo).astype(int), atol=12)
     assert read_frame(data).size_wh == upright.size == (64, 32)
+
+
+@pytest.mark.parametrize("orientation", STORING)
+def test_a_picture_is_turned_as_its_orientation_says(orientation: int) -> None:
+    photo = marked_photo()
+    assert pixels(turn_image(as_stored(photo, orientation), orientation)) == pixels(photo)
+    assert (turn_image(photo, orientation) is photo) == (orientation == 1)
 
 
 def test_orientation_six_by_hand() -> None:

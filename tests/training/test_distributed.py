@@ -159,10 +159,11 @@ def check_like_one(folder: Path, run_dir: Path) -> None:
 
 
 @pytest.mark.slow
-def test_packed_rows_are_dealt_to_two_processes(folder: Path, environment: dict[str, str]) -> None:
-    packed = [str(folder / "recipe.yaml"), "train.batch_size=1", "train.pack_tokens=240"]
-    one = gl.train(*packed, "train.accumulate=2", f"run.dir={folder / 'packed-one'}")
-    two = folder / "packed-two"
+@pytest.mark.parametrize("changes", ["{}", "{flip: 0.5, rotate: 0.5, crop: 0.5, colour: 0.5}"])
+def test_packed_rows_are_dealt_to_two_processes(folder: Path, environment: dict[str, str], changes: str) -> None:
+    packed = [str(folder / "recipe.yaml"), "train.batch_size=1", "train.pack_tokens=240", f"augment={changes}"]
+    one = gl.train(*packed, "train.accumulate=2", f"run.dir={folder / f'packed-one-{len(changes)}'}")
+    two = folder / f"packed-two-{len(changes)}"
     assert run([*TORCHRUN, *COMMAND, *packed, f"run.dir={two}"], environment).returncode == 0
     expected, found = read_metrics(one), read_metrics(two)
     assert [line["step"] for line in found] == [line["step"] for line in expected]

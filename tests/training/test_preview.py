@@ -35,6 +35,7 @@ from groundling.training.preview import (
 from groundling.training.preview_text import print_preview
 from groundling.training.ready import build_dataset, build_sampler, make_ready
 from groundling.training.records import join_samples
+from groundling.training.rows import Row
 
 NASTY = "<img src=x onerror=alert(1)></span>&\x1b[31m\u202e"
 PHOTO = gl.Frame(224, 112)  # seen at 140x56 pixels
@@ -90,8 +91,8 @@ def test_rows_are_those_that_are_packed(preview: Preview, records: Path) -> None
     settings = settings_of(records, train={"batch_size": 8})
     _, processor, gathered = make_ready(settings)
     dataset = build_dataset(gathered, processor, settings)
-    (numbers,) = build_sampler(gathered, settings)
-    row = join_samples(dataset.__getitems__(numbers), processor)
+    (drawn,) = build_sampler(gathered, dataset, settings)
+    row = join_samples(dataset.__getitems__(drawn), processor)
     (shown,) = preview.rows
     labels, ids = row["labels"][0].tolist(), row["input_ids"][0].tolist()
     assert shown.tokens == len(ids) and shown.size == 4 and shown.pictures == 1
@@ -99,7 +100,7 @@ def test_rows_are_those_that_are_packed(preview: Preview, records: Path) -> None
     assert shown.counts["picture"] == ids.count(processor.image_token_id) == 10, "one picture, three questions"
     assert shown.tokens + shown.saved == sum(sample.sample.tokens for sample in preview.samples)
     assert sum(shown.groups) == shown.tokens and len(shown.groups) == 2, "the picture's, and the words'"
-    assert [shown.record.id for shown in preview.samples] == [gathered.train[number].id for number in numbers]
+    assert [shown.record.id for shown in preview.samples] == [gathered.train[number].id for number in drawn.numbers]
 
 
 def test_who_shares_a_picture_is_told(preview: Preview) -> None:
@@ -183,8 +184,8 @@ def test_an_epoch_is_counted(records: Path, preview: Preview) -> None:
     shared = [length.shared for length in lengths if length.shared]
     assert (epoch.rows, epoch.steps, epoch.samples, epoch.asked, epoch.pictures, epoch.seen) == (1, 1, 4, 3, 1, 1)
     assert epoch.tokens == epoch.longest == sum(length.tokens for length in lengths) - 2 * shared[0]
-    rows = [[0], [1], [2, 3]]
-    apart = measure_epoch(rows, preview.records, settings_of(records, train={"accumulate": 2}))
+    rows = [Row([0]), Row([1]), Row([2, 3])]
+    apart = measure_epoch(rows, lengths, preview.records, settings_of(records, train={"accumulate": 2}))
     assert (apart.rows, apart.steps, apart.seen) == (3, 2, 3)
     assert apart.tokens == sum(length.tokens for length in lengths)
 

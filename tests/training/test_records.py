@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn import Recipe
+from drawn import Recipe, read_metrics
 from PIL import Image
 
 import groundling as gl
@@ -23,14 +23,18 @@ from groundling.settings import Settings
 from groundling.training import records as module
 from groundling.training.records import (
     RecordDataset,
+    build_augmenter,
     choose_sample,
     gather_records,
     join_samples,
+    longest_sample,
     measure,
+    measure_changed,
     mix_records,
     refuse_unmeasurable,
     write_set_aside,
 )
+from groundling.training.rows import Row
 
 
 def settings_of(**data: Any) -> Settings:
@@ -247,7 +251,7 @@ def test_a_picture_is_opened_once_a_row(
 
     records = [one, other, replace(one, question="it")]
     dataset = RecordDataset(records, tiny_processor, max_pixels=10**8)
-    samples = dataset.__getitems__([0, 1, 2])
+    samples = dataset.__getitems__(Row([0, 1, 2]))
 
     assert opened == [one.image, other.image]
     assert [stretch.prefix > 0 for stretch in pack_row(samples, tiny_processor)["layout"].stretches] == [
@@ -256,7 +260,7 @@ def test_a_picture_is_opened_once_a_row(
         True,
     ]
     assert samples[1].input_ids == dataset[1].input_ids
-    apart = RecordDataset(records, tiny_processor, max_pixels=10**8, share_pictures=False).__getitems__([0, 1, 2])
+    apart = RecordDataset(records, tiny_processor, max_pixels=10**8, share_pictures=False).__getitems__(Row([0, 1, 2]))
     assert not any(stretch.prefix for stretch in pack_row(apart, tiny_processor)["layout"].stretches)
 
 
@@ -265,3 +269,107 @@ def test_words_shapes_and_several_files_train_together(recipe: Recipe, scenes: P
     run = gl.train(recipe(data={"train": sources}, train={"epochs": 1, "max_steps": None}))
     trained_on = json.loads((run / "final" / "groundling.json").read_text(encoding="utf-8"))["trained_on"]
     assert trained_on["records"] == 20 + 3 * 4
+
+
+# ---- changed while training ------------------------------------------------------------------------------------
+
+EVERYTHING = {"flip": 0.5, "rotate": 0.5, "crop": 0.5, "scale": 0.5, "mosaic": 0.3, "colour": 0.5, "jpeg": 0.5}
+
+
+@pytest.fixture
+def several(scenes: Path, tmp_path: Path) -> Path:
+    """A record file of eight pictures, all asked for a, b, c, the first four also for their shapes; and of words."""
+    drawn = gl.read_records(scenes / "train.jsonl")[:8]
+    records = [replace(record, question=question) for record in drawn for question in "abc"] + drawn[:4]
+    shutil.copytree(scenes / "images", tmp_path / "images")
+    moved = [replace(record, image=tmp_path / "images" / record.image.name) for record in records if record.image]
+    gl.write_records([*moved, *gl.read_records(scenes / "words.jsonl")], tmp_path / "several.jsonl")
+    return tmp_path / "several.jsonl"
+
+
+def augmented(file: Path, max_length: int = 8192, **augment: float) -> Settings:
+    values = settings_of(train=str(file), max_length=max_length).model_dump()
+    return Settings.model_validate(values | {"augment": augment, "train": {"seed": 5}})
+
+
+def test_without_augmentation_samples_are_what_they_were(tiny_processor: Processor, several: Path) -> None:
+    settings = augmented(several)
+    gathered = gather_records(settings, tiny_processor)
+    assert gathered.frames == {} and build_augmenter(gathered, settings, tiny_processor) is None
+    samples = RecordDataset(gathered.train, tiny_processor, max_pixels=10**8).__getitems__(Row([0, 1, 30], epoch=3))
+    for sample, number in zip(samples, (0, 1, 30), strict=True):
+        record = gathered.train[number]
+        plain = encode_record(tiny_processor, record, None if record.image is None else open_image(record.image))
+        assert (sample.input_ids, sample.labels) == (plain.input_ids, plain.labels)
+        if sample.patches is not None and plain.patches is not None:
+            assert torch.equal(sample.patches.pixels, plain.patches.pixels)
+
+
+def test_lengths_of_changed_samples_are_known_before_a_picture_is_opened(
+    tiny_processor: Processor, several: Path
+) -> None:
+    settings = augmented(several, **EVERYTHING)
+    gathered = gather_records(settings, tiny_processor)
+    augmenter = build_augmenter(gathered, settings, tiny_processor)
+    assert augmenter is not None
+    dataset = RecordDataset(gathered.train, tiny_processor, max_pixels=10**8, augmenter=augmenter)
+    limit = longest_sample(settings)
+    different = 0
+    for epoch, attempt in ((0, 0), (1, 0), (1, 2)):
+        lengths = measure_changed(
+            epoch, attempt, records=gathered, augmenter=augmenter, processor=tiny_processor, limit=limit
+        )
+        samples = dataset.__getitems__(Row(list(range(len(gathered.train))), epoch, attempt))
+        for sample, length in zip(samples, lengths, strict=True):
+            assert len(sample.input_ids) == length.tokens
+            assert sample.input_ids[: length.shared].count(tiny_processor.image_token_id) == (
+                sample.input_ids.count(tiny_processor.image_token_id)
+            )
+        different += sum(length != plain for length, plain in zip(lengths, gathered.lengths, strict=True))
+    assert different > 20
+
+
+def test_questions_about_a_changed_picture_share_it_in_any_order(tiny_processor: Processor, several: Path) -> None:
+    settings = augmented(several, **EVERYTHING)
+    gathered = gather_records(settings, tiny_processor)
+    augmenter = build_augmenter(gathered, settings, tiny_processor)
+    dataset = RecordDataset(gathered.train, tiny_processor, max_pixels=10**8, augmenter=augmenter)
+    forth = dataset.__getitems__(Row([12, 13, 14, 15, 16], epoch=2))
+    back = dataset.__getitems__(Row([16, 15, 14, 13, 12], epoch=2))[::-1]
+    assert len({id(sample.patches) for sample in forth}) == 2
+    for one, other in zip(forth, back, strict=True):
+        assert (one.input_ids, one.labels) == (other.input_ids, other.labels)
+        assert one.patches is not None and other.patches is not None
+        assert torch.equal(one.patches.pixels, other.patches.pixels)
+    assert pack_row(forth[:3], tiny_processor)["image_grid_thw"].shape == (1, 3)
+
+
+def test_no_change_makes_a_sample_longer_than_it_may_be(tiny_processor: Processor, several: Path) -> None:
+    most = max(length.tokens for length in gather_records(augmented(several), tiny_processor).lengths)
+    for limit, is_longer in ((most, False), (8192, True)):
+        settings = augmented(several, max_length=limit, mosaic=1)
+        gathered = gather_records(settings, tiny_processor)
+        augmenter = build_augmenter(gathered, settings, tiny_processor)
+        dataset = RecordDataset(gathered.train, tiny_processor, max_pixels=10**8, augmenter=augmenter)
+        tokens = [len(sample.input_ids) for sample in dataset.__getitems__(Row(list(range(28))))]
+        assert (max(tokens) > most) == is_longer
+
+
+def test_a_mosaic_needs_an_answer_form_that_holds_it(tiny_processor: Processor, several: Path) -> None:
+    bare = tiny_processor.with_contract(replace(tiny_processor.contract, answer_form="bare"))
+    with pytest.raises(gl.SettingsError, match=r"augment\.mosaic is 0\.3, and the answer form 'bare' holds one target"):
+        gather_records(augmented(several, mosaic=0.3), bare)
+    assert gather_records(augmented(several, crop=1), bare).frames
+
+
+def test_all_changes_together_train(recipe: Recipe, several: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train = {"max_steps": 20, "learning_rate": 3e-3, "workers": 2}
+    caplog.set_level("INFO", "groundling")
+    run = gl.train(recipe(data={"train": str(several)}, train=train, augment=EVERYTHING, run={"pictures": 4}))
+    losses = [line["loss"] for line in read_metrics(run)]
+    assert losses[-1] < losses[0] - 1
+    assert (
+        "augmentation, as words allow, of 8 pictures: crop 8, flip 8, mosaic 8, rotate 8, scale 8 (4 have"
+        in caplog.text
+    )
+    assert (run / "samples" / "first-batch.jpg").is_file()

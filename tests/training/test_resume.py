@@ -21,6 +21,7 @@ import groundling as gl
 from groundling.training.checkpoint import list_checkpoints
 
 TWELVE = {"max_steps": 12, "learning_rate": 1e-3}  # 20 records by 4: the sixth step is the first of the second epoch
+CHANGES = {"flip": 0.5, "rotate": 0.5, "crop": 0.5, "scale": 0.5, "colour": 0.5, "jpeg": 0.5}
 SAVED = {"save_every": 6, "log_every": 4}
 
 
@@ -61,6 +62,9 @@ METHODS = {
     "checkpointed": {"train": TWELVE | {"gradient_checkpointing": True}},
     "packed": {"train": TWELVE | {"batch_size": 1, "pack_tokens": 300}},
     "with workers": {"train": TWELVE | {"workers": 1}},
+    "augmented": {"augment": CHANGES},
+    "augmented and packed": {"augment": CHANGES, "train": TWELVE | {"batch_size": 1, "pack_tokens": 300}},
+    "augmented by workers": {"augment": CHANGES, "train": TWELVE | {"workers": 2}},
 }
 
 
@@ -79,6 +83,17 @@ def test_twelve_steps_are_six_and_six(recipe: Recipe, tmp_path: Path, method: st
         "the clock goes on from there"
     )
     assert not [*resumed.glob("*.partial"), *resumed.glob("checkpoints/checkpoint-*")], "swept away"
+
+
+def test_changes_are_the_same_whoever_loads_the_pictures(recipe: Recipe) -> None:
+    """Over three epochs, through which the same worker processes live."""
+    train = TWELVE | {"max_steps": 15}
+    plain = gl.train(recipe("plain", train=train))
+    alone, helped = (
+        gl.train(recipe(f"by {workers}", train=train | {"workers": workers}, augment=CHANGES)) for workers in (0, 2)
+    )
+    assert not changed_weights(alone / "final", helped / "final")
+    assert changed_weights(alone / "final", plain / "final")
 
 
 def test_evaluations_best_and_patience_survive_a_break(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ def sampler_of(images: list[str], plan: RowPlan, *, seed: int = 1, epoch: int = 
     return RowSampler([Path(image) for image in images], lengths, plan, seed=seed, epoch=lambda: epoch)
 
 
+def numbers_of(sampler: RowSampler) -> list[list[int]]:
+    return [row.numbers for row in sampler]
+
+
 def tokens_of(row: list[int], sampler: RowSampler, *, shared: bool) -> int:
     own = sum(sampler.lengths[number].tokens - sampler.lengths[number].shared for number in row)
     pictures = {sampler.images[number] for number in row} if shared else row
@@ -39,7 +43,7 @@ def tokens_of(row: list[int], sampler: RowSampler, *, shared: bool) -> int:
 @given(images=PICTURES, size=st.integers(1, 9), accumulate=st.integers(1, 3))
 def test_an_epoch_has_every_record_once_in_rows_of_the_size(images: list[str], size: int, accumulate: int):
     sampler = sampler_of(images, plan_of(batch_size=size, accumulate=accumulate))
-    rows = list(sampler)
+    rows = numbers_of(sampler)
 
     assert sorted(chain(*rows)) == list(range(len(images)))
     assert len(rows) == len(sampler) == -(-len(images) // size)
@@ -48,11 +52,11 @@ def test_an_epoch_has_every_record_once_in_rows_of_the_size(images: list[str], s
 
 @given(images=PICTURES, size=st.sampled_from([4, 8, 12]))
 def test_a_step_holds_the_same_records_however_it_is_cut(images: list[str], size: int):
-    whole = list(sampler_of(images, plan_of(batch_size=size)))
+    whole = numbers_of(sampler_of(images, plan_of(batch_size=size)))
 
     for rows, processes in ((2, 1), (1, 2), (2, 2), (1, 4)):
         plan = plan_of(batch_size=size // (rows * processes), accumulate=rows, processes=processes)
-        cut = list(sampler_of(images, plan))
+        cut = numbers_of(sampler_of(images, plan))
         for number, step in enumerate(whole[: len(images) // size]):
             pieces = cut[number * plan.rows_a_step : (number + 1) * plan.rows_a_step]
             assert sorted(chain(*pieces)) == sorted(step)
@@ -64,7 +68,7 @@ def test_every_process_gets_as_many_rows(images: list[str], pack: int | None):
     for processes in (1, 2, 3, 4):
         size = 1 if pack else 4
         sampler = sampler_of(images, plan_of(batch_size=size, pack_tokens=pack, processes=processes))
-        rows = list(sampler)
+        rows = numbers_of(sampler)
         assert len(rows) == len(sampler) and all(rows)
         rest = len(images) % (size * processes)
         too_few = len(rows) == len(images) if pack else 0 < rest < processes
@@ -98,7 +102,7 @@ def test_it_is_told_how_often_pictures_are_seen():
 )
 def test_no_row_is_over_its_budget(images: list[str], budget: int, shared: bool, epoch: int):
     sampler = sampler_of(images, plan_of(pack_tokens=budget, share_pictures=shared), epoch=epoch)
-    rows = list(sampler)
+    rows = numbers_of(sampler)
 
     assert sorted(chain(*rows)) == list(range(len(images)))
     assert max(tokens_of(row, sampler, shared=shared) for row in rows) <= budget
@@ -112,7 +116,7 @@ def test_rows_are_well_filled_and_sharing_makes_them_fewer():
     apart = sampler_of(images, plan_of(pack_tokens=2000, accumulate=4, share_pictures=False))
 
     for sampler, shared in ((together, True), (apart, False)):
-        filled = [tokens_of(row, sampler, shared=shared) / 2000 for row in sampler]
+        filled = [tokens_of(row, sampler, shared=shared) / 2000 for row in numbers_of(sampler)]
         assert np.mean(filled) > 0.93, f"{np.mean(filled):.3f} of a row"
     assert len(together) < 0.6 * len(apart)
 
@@ -136,7 +140,7 @@ def test_an_order_depends_on_seed_and_epoch_alone(pack: int | None):
 
     def order(seed: int, epoch: int) -> list[list[int]]:
         plan = plan_of(batch_size=1 if pack else 8, pack_tokens=pack)
-        return list(sampler_of(images, plan, seed=seed, epoch=epoch))
+        return numbers_of(sampler_of(images, plan, seed=seed, epoch=epoch))
 
     assert order(1, 0) == order(1, 0)
     assert order(1, 0) != order(1, 1) and order(1, 0) != order(2, 0)
@@ -191,3 +195,41 @@ def test_the_longest_rows_are_halved():
     assert split_rows([[0], [1, 2, 3], [4, 5]], 4) == [[0], [1], [4, 5], [2, 3]]
     assert split_rows([[0], [1, 2]], 9) == [[0], [1], [2]], "as far as it goes"
     assert split_rows([[0, 1]], 1) == [[0, 1]]
+
+
+# ---- changed lengths -------------------------------------------------------------------------------------------
+
+
+@given(
+    images=st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=60),
+    budget=st.integers(150, 900),
+    epoch=st.integers(0, 5),
+    processes=st.integers(1, 3),
+)
+def test_no_row_of_changed_samples_is_over_its_budget(images: list[str], budget: int, epoch: int, processes: int):
+    def changed(epoch: int, attempt: int) -> list[Length]:
+        """A picture has 20 to 100 tokens in an attempt, a sample 20 to 49 more."""
+        rng = np.random.default_rng([epoch, attempt])
+        shared = dict(zip("abcdefg", rng.integers(20, 101, size=7).tolist(), strict=True))
+        own = rng.integers(20, 50, size=len(images)).tolist()
+        return [Length(shared[image] + more, shared[image]) for image, more in zip(images, own, strict=True)]
+
+    plan = plan_of(pack_tokens=budget, processes=processes)
+    plain = [Length(150, 100)] * len(images)
+    sampler = RowSampler(list(map(Path, images)), plain, plan, seed=1, epoch=lambda: epoch, changed=changed)
+    rows = list(sampler)
+
+    assert sorted(number for row in rows for number in row.numbers) == list(range(len(images)))
+    assert len(rows) == len(sampler), "every epoch takes as many steps"
+    assert {row.epoch for row in rows} == {epoch} and len({row.attempt for row in rows}) == 1
+    lengths = changed(epoch, rows[0].attempt)
+    for row in rows:
+        own = sum(lengths[number].tokens - lengths[number].shared for number in row.numbers)
+        pictures = {images[number]: lengths[number].shared for number in row.numbers}
+        assert own + sum(pictures.values()) <= budget
+
+
+def test_rows_carry_their_epoch():
+    for pack in (None, 700):
+        sampler = sampler_of(["a", "b"], plan_of(pack_tokens=pack), epoch=3)
+        assert {(row.epoch, row.attempt) for row in sampler} == {(3, 0)}

@@ -85,11 +85,19 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         with _pillow_limit(max_pixels) if _area(image) > _PILLOW_LIMIT else nullcontext():
             image.load()
         _check_size(image.size, max_pixels)  # HEIC may say another size than it holds
-        turn = _TURNS.get(_orientation(image))
+        orientation = _orientation(image)
         rgb = _to_rgb(image)
-    upright = rgb if turn is None else rgb.transpose(turn)
+    upright = turn_image(rgb, orientation)
     upright.info = {}  # or a second reader would turn it once more
     return upright
+
+
+def turn_image(image: Image.Image, orientation: int) -> Image.Image:
+    """The picture as a viewer turns one that is stored with that EXIF orientation, 1 to 8; `Boxes.turned` follows it.
+
+    1 leaves the picture as it is, the same object.
+    """
+    return image if orientation == 1 else image.transpose(_TURNS[orientation])
 
 
 def read_frame(source: Source, *, max_pixels: int = MAX_PIXELS) -> Frame:

@@ -27,6 +27,7 @@ from groundling.page.page import View, around, embed_exactly, layer, whole, writ
 from groundling.settings import Settings
 from groundling.training.ready import build_dataset, build_sampler, make_ready
 from groundling.training.records import Example, Gathered, join_samples, longest_sample
+from groundling.training.rows import Length, Row
 from groundling.training.shown import KINDS, Kind, ShownSample, Span, kinds_of, make_visible, show_sample, spans_of
 
 if TYPE_CHECKING:
@@ -176,15 +177,17 @@ def build_preview(
     """
     _, processor, records = make_ready(settings, progress=progress)
     dataset = build_dataset(records, processor, settings)
-    numbers = list(build_sampler(records, settings))
+    sampler = build_sampler(records, dataset, settings)
+    drawn = list(sampler)
+    lengths = sampler.lengths_in(drawn[0].epoch, drawn[0].attempt)
     rows: list[ShownRow] = []
     shown = 0
-    for number, row in enumerate(numbers, start=1):
+    for number, row in enumerate(drawn, start=1):
         if shown < samples:
             examples = dataset.read_row(row)
             rows.append(show_row(examples, processor, number=number, shown_before=shown, most=samples - shown))
             shown += len(rows[-1].samples)
-    return Preview(name, settings, processor.contract, records, measure_epoch(numbers, records, settings), rows)
+    return Preview(name, settings, processor.contract, records, measure_epoch(drawn, lengths, records, settings), rows)
 
 
 def show_row(
@@ -245,15 +248,15 @@ def _compare(target: Target | None, found: list[float] | None, original: Frame) 
     return Place(label, truth, read, float(apart <= NEAR * max(original.size_wh)), f"{apart:.1f} px apart")
 
 
-def measure_epoch(rows: Sequence[Sequence[int]], records: Gathered, settings: Settings) -> Epoch:
-    """What an epoch of these rows of numbers of records takes."""
+def measure_epoch(rows: Sequence[Row], lengths: Sequence[Length], records: Gathered, settings: Settings) -> Epoch:
+    """What an epoch of these rows takes, its samples being so long."""
     shares = settings.train.share_pictures
     images = [record.image for record in records.train]
     tokens, seen = [0] * len(rows), 0
     for place, row in enumerate(rows):
         there: set[Path] = set()
-        for number in row:
-            image, length = images[number], records.lengths[number]
+        for number in row.numbers:
+            image, length = images[number], lengths[number]
             is_there = shares and image in there
             tokens[place] += length.tokens - (length.shared if is_there else 0)
             if image is not None and not is_there:

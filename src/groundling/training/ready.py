@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from groundling.data.record import Record
@@ -16,7 +17,14 @@ from groundling.model.load import Checkpoint, find_checkpoint, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
 from groundling.training.processes import from_main_process
-from groundling.training.records import Gathered, RecordDataset, gather_records
+from groundling.training.records import (
+    Gathered,
+    RecordDataset,
+    build_augmenter,
+    gather_records,
+    longest_sample,
+    measure_changed,
+)
 from groundling.training.rows import RowPlan, RowSampler
 
 
@@ -47,19 +55,35 @@ def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
 
 
 def build_dataset(records: Gathered, processor: Processor, settings: Settings) -> RecordDataset:
-    """The records as samples."""
+    """The records as samples, their pictures changed as the recipe says."""
     return RecordDataset(
         records.train,
         processor,
         max_pixels=settings.images.max_file_pixels,
         share_pictures=settings.train.share_pictures,
+        augmenter=build_augmenter(records, settings, processor),
     )
 
 
 def build_sampler(
-    records: Gathered, settings: Settings, *, processes: int = 1, epoch: Callable[[], int] = lambda: 0
+    records: Gathered,
+    dataset: RecordDataset,
+    settings: Settings,
+    *,
+    processes: int = 1,
+    epoch: Callable[[], int] = lambda: 0,
 ) -> RowSampler:
     """Which of the records stand together in the rows of an epoch; `epoch` gives its number when they are drawn."""
     train = settings.train
     plan = RowPlan(train.batch_size, train.pack_tokens, train.accumulate, processes, train.share_pictures)
-    return RowSampler([record.image for record in records.train], records.lengths, plan, seed=train.seed, epoch=epoch)
+    changed = None
+    if dataset.augmenter is not None:
+        changed = partial(
+            measure_changed,
+            records=records,
+            augmenter=dataset.augmenter,
+            processor=dataset.processor,
+            limit=longest_sample(settings),
+        )
+    images = [record.image for record in records.train]
+    return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=epoch, changed=changed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +12,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
+from groundling.data.augment import Augmentation, Augmenter
+from groundling.data.change import Change, change_picture
 from groundling.data.check import Finding, check, usable
 from groundling.data.record import Record, Rejected, scan_records
 from groundling.dialect.answer import Answer
@@ -20,10 +23,11 @@ from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image, read_frame
 from groundling.inference.batch import IGNORED, Sample, encode_question, encode_seen, encode_words, pack_row
+from groundling.model.contract import Contract
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.rows import Length
+from groundling.training.rows import Length, Row
 
 Mixed = TypeVar("Mixed")
 
@@ -44,6 +48,7 @@ class Gathered(NamedTuple):
     findings: list[Finding]  # everything `check` has to say
     too_long: list[TooLong]
     read: int  # lines of all files, readable or not
+    frames: dict[Path, Frame]  # upright sizes of the pictures of `train`, where they are augmented
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
@@ -55,8 +60,9 @@ def gather_records(
     """Read, judge and mix a recipe's records; `progress` is told (pictures looked at, pictures in all).
 
     SettingsError where none is left to train on or, if there is a test file, to measure on; under `data.strict` also
-    where any is bad. RecordError for one that the answer form cannot hold.
+    where any is bad, and where the answer form cannot hold a mosaic's. RecordError for a record that it cannot hold.
     """
+    _refuse_mosaic_of_one(settings, processor.contract)
     train, rejected = _scan([source.path for source in settings.data.train], settings)
     test, rejected_test = _scan(settings.data.test, settings)
     everything = [record for records in (*train, *test) for record in records]
@@ -83,6 +89,7 @@ def gather_records(
         findings=findings,
         too_long=too_long,
         read=len(everything) + len(rejected) + len(rejected_test),
+        frames=_read_frames([record for record, _ in mixed], settings),
     )
     _refuse_nothing(gathered, settings)
     return gathered
@@ -100,6 +107,21 @@ def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
         raise SettingsError(f"no record of data.train can be used: {len(errors)} errors{long}{_first(errors)}")
     if settings.data.test and not gathered.test:
         raise SettingsError(f"no record of data.test can be used: {len(errors)} errors{_first(errors)}")
+
+
+def _refuse_mosaic_of_one(settings: Settings, contract: Contract) -> None:
+    if settings.augment.mosaic and contract.answer_form == "bare":
+        raise SettingsError(
+            f"augment.mosaic is {settings.augment.mosaic:g}, and the answer form 'bare' holds one target, where "
+            "a mosaic has those of four pictures; set answer.form to list or fenced, or augment.mosaic to 0"
+        )
+
+
+def _read_frames(records: Iterable[Record], settings: Settings) -> dict[Path, Frame]:
+    if not _augmentation(settings).is_on:
+        return {}
+    images = dict.fromkeys(record.image for record in records if record.image is not None)
+    return {image: read_frame(image, max_pixels=settings.images.max_file_pixels) for image in images}
 
 
 def _first(errors: Sequence[Finding]) -> str:
@@ -168,22 +190,30 @@ def measure_lengths(records: Sequence[Record], processor: Processor, settings: S
 
 def measure(record: Record, processor: Processor, max_pixels: int) -> Length:
     """The length of a record's sample, from the header of its picture."""
-    ids = _expect_sample(record, processor, max_pixels).input_ids
-    behind_picture = ids[::-1].index(processor.image_token_id) if record.image is not None else len(ids)
+    return _measure_seen(record, processor, _read_original(record, max_pixels))
+
+
+def _measure_seen(record: Record, processor: Processor, original: Frame | None) -> Length:
+    """The length of a sample about a picture of this size, None without one."""
+    ids = _expect_sample(record, processor, original).input_ids
+    behind_picture = ids[::-1].index(processor.image_token_id) if original is not None else len(ids)
     return Length(len(ids), len(ids) - behind_picture)
 
 
 def longest_answer(records: Sequence[Record], processor: Processor, max_pixels: int) -> int:
     """Tokens of the longest true answer, its end token counted; 0 without records."""
-    samples = (_expect_sample(record, processor, max_pixels) for record in records)
+    samples = (_expect_sample(record, processor, _read_original(record, max_pixels)) for record in records)
     return max((sum(label != IGNORED for label in sample.labels) for sample in samples), default=0)
 
 
-def _expect_sample(record: Record, processor: Processor, max_pixels: int) -> Sample:
-    """A record's sample without its pixels, from the picture's header alone."""
-    if record.image is None:
+def _read_original(record: Record, max_pixels: int) -> Frame | None:
+    return None if record.image is None else read_frame(record.image, max_pixels=max_pixels)
+
+
+def _expect_sample(record: Record, processor: Processor, original: Frame | None) -> Sample:
+    """A record's sample without its pixels, from the size of its picture alone."""
+    if original is None:
         return encode_words(processor, record, None)
-    original = read_frame(record.image, max_pixels=max_pixels)
     return encode_seen(processor, record, original, processor.expect(original))
 
 
@@ -201,6 +231,51 @@ def write_set_aside(gathered: Gathered, file: Path, settings: Settings) -> int:
     return len({(line["file"], line["line"], line["record"]) for line in lines})
 
 
+# ---- changed while training ------------------------------------------------------------------------------------
+
+
+def build_augmenter(records: Gathered, settings: Settings, processor: Processor) -> Augmenter | None:
+    """What changes the training pictures; None where the recipe wants no change."""
+    plan = _augmentation(settings)
+    if not plan.is_on:
+        return None
+    return Augmenter(
+        records.train,
+        records.frames,
+        plan,
+        seed=settings.train.seed,
+        budget=processor.contract.budget,
+        fits=partial(_is_short_enough, processor=processor, limit=longest_sample(settings)),
+    )
+
+
+def _augmentation(settings: Settings) -> Augmentation:
+    return Augmentation(**settings.augment.model_dump())
+
+
+def _is_short_enough(record: Record, original: Frame, *, processor: Processor, limit: int) -> bool:
+    return len(_expect_sample(record, processor, original).input_ids) <= limit
+
+
+def measure_changed(
+    epoch: int, attempt: int, *, records: Gathered, augmenter: Augmenter, processor: Processor, limit: int
+) -> list[Length]:
+    """The lengths of the training samples as an epoch's changes make them; no picture is opened.
+
+    `limit` is the augmenter's: a picture that would get a longer sample stays still.
+    """
+    changed: dict[Record, Length] = {}
+    for image, subject in augmenter.subjects.items():
+        change = augmenter.propose(image, epoch, attempt)
+        if change.is_still:
+            continue
+        pairs = ((record, augmenter.change_record(record, change)) for record in subject.records)
+        lengths = {record: _measure_seen(other, processor, change.canvas) for record, other in pairs}
+        if all(length.tokens <= limit for length in lengths.values()):
+            changed |= lengths
+    return [changed.get(record, length) for record, length in zip(records.train, records.lengths, strict=True)]
+
+
 # ---- samples ---------------------------------------------------------------------------------------------------
 
 
@@ -212,45 +287,69 @@ class Example(NamedTuple):
     sample: Sample
 
 
+class Shown(NamedTuple):
+    """A picture as a row has it."""
+
+    original: Frame  # before the processor saw it, after its change
+    patches: Patches
+    change: Change | None
+
+
 class RecordDataset(Dataset[Sample]):
-    """Records as training samples; pictures are opened when they are asked for.
+    """Records as training samples; pictures are opened, and changed, when they are asked for.
 
     With `share_pictures` samples of a row about one picture hold the same patches, by which `pack_row` knows them.
     """
 
     def __init__(
-        self, records: Sequence[Record], processor: Processor, *, max_pixels: int, share_pictures: bool = True
+        self,
+        records: Sequence[Record],
+        processor: Processor,
+        *,
+        max_pixels: int,
+        share_pictures: bool = True,
+        augmenter: Augmenter | None = None,
     ) -> None:
         self.records = records
         self.processor = processor
         self.max_pixels = max_pixels
         self.share_pictures = share_pictures
+        self.augmenter = augmenter
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.__getitems__([index])[0]
+    def __getitem__(self, number: int) -> Sample:
+        return self.__getitems__(Row([number]))[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+    def __getitems__(self, row: Row) -> list[Sample]:
         """The samples of one row."""
-        return [example.sample for example in self.read_row(indices)]
+        return [example.sample for example in self.read_row(row)]
 
-    def read_row(self, indices: Sequence[int]) -> list[Example]:
-        """The samples of one row beside their records; each picture is opened once."""
-        seen: dict[Path, tuple[Frame, Patches]] = {}
+    def read_row(self, row: Row) -> list[Example]:
+        """The samples of one row beside their records, both as their pictures were changed; each is opened once."""
+        shown: dict[Path, Shown] = {}
         examples: list[Example] = []
-        for record in (self.records[index] for index in indices):
+        for record in (self.records[number] for number in row.numbers):
             if record.image is None:
                 examples.append(Example(record, None, encode_words(self.processor, record, None)))
                 continue
-            if record.image not in seen:
-                picture = open_image(record.image, max_pixels=self.max_pixels)
-                seen[record.image] = Frame(*picture.size), self.processor.see(picture)
-            original, patches = seen[record.image]
+            if record.image not in shown:
+                shown[record.image] = self._show(record.image, row)
+            original, patches, change = shown[record.image]
             own = patches if self.share_pictures else Patches(*patches)
-            examples.append(Example(record, original, encode_seen(self.processor, record, original, own)))
+            changed = self._change(record, change)
+            examples.append(Example(changed, original, encode_seen(self.processor, changed, original, own)))
         return examples
+
+    def _show(self, image: Path, row: Row) -> Shown:
+        open_picture = partial(open_image, max_pixels=self.max_pixels)
+        change = None if self.augmenter is None else self.augmenter.decide(image, row.epoch, row.attempt)
+        picture = open_picture(image) if change is None else change_picture(change, open_picture)
+        return Shown(Frame(*picture.size), self.processor.see(picture), change)
+
+    def _change(self, record: Record, change: Change | None) -> Record:
+        return record if self.augmenter is None or change is None else self.augmenter.change_record(record, change)
 
 
 def join_samples(samples: Sequence[Sample], processor: Processor) -> dict[str, Any]:

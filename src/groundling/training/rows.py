@@ -11,6 +11,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,17 @@ class Length(NamedTuple):
 
     tokens: int
     shared: int
+
+
+class Row(NamedTuple):
+    """Numbers of records that stand together, and the epoch and attempt that their pictures' changes depend on.
+
+    They travel with it, since whoever loads pictures ahead lives longer than an epoch.
+    """
+
+    numbers: list[int]
+    epoch: int = 0
+    attempt: int = 0
 
 
 class Group(NamedTuple):
@@ -53,8 +65,8 @@ class RowPlan:
         return self.accumulate * self.processes
 
 
-class RowSampler(Sampler[list[int]]):
-    """Rows of numbers of records: every record once an epoch, as many rows in each epoch, and for each process."""
+class RowSampler(Sampler[Row]):
+    """Rows of records: every record once an epoch, as many rows in each epoch, and for each process."""
 
     batch_size = None  # for accelerate: rows differ in length,
     drop_last = False  # and none of them is left out
@@ -67,16 +79,21 @@ class RowSampler(Sampler[list[int]]):
         *,
         seed: int,
         epoch: Callable[[], int] = lambda: 0,
+        changed: Callable[[int, int], Sequence[Length]] | None = None,
     ) -> None:
-        """`epoch` gives, when rows are about to be drawn, the number of the epoch."""
+        """`epoch` gives, when rows are about to be drawn, the number of the epoch.
+
+        `changed` gives the lengths that samples have in an epoch's attempt, where their pictures are changed.
+        """
         self.images = images
         self.lengths = lengths
+        self.changed = None if changed is None else lru_cache(maxsize=1)(changed)  # a start draws its rows thrice
         self.plan = plan
         self.seed = seed
         self.epoch = epoch
         self.most = self._most_of_a_picture() if plan.share_pictures else 1
         self._count = 0
-        drawn = len(self._draw(epoch=0, attempt=0))
+        drawn = len(self._draw(0, 0))
         if plan.pack_tokens is not None:
             drawn = min(self._whole_rounds(drawn + int(drawn * SPARE_ROWS)), len(images))
         self._count = drawn
@@ -84,15 +101,23 @@ class RowSampler(Sampler[list[int]]):
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Row]:
+        """By tokens it may take several attempts, other changes with each, until an epoch needs no more rows than 0.
+
+        That is soon: all attempts are draws from one urn, of which epoch 0 had the first.
+        """
         epoch = self.epoch()
         draws = (self._draw(epoch, attempt) for attempt in count())
         yield from next(rows for rows in draws if len(rows) == self._count)
 
+    def lengths_in(self, epoch: int, attempt: int) -> Sequence[Length]:
+        """The lengths of all samples as they are in an epoch's attempt."""
+        return self.lengths if self.changed is None else self.changed(epoch, attempt)
+
     def describe(self) -> str:
         """How many rows an epoch has, and how often its pictures are seen; what would make that less."""
         rows = list(self)
-        seen = sum(len({self.images[number] for number in row} - {None}) for row in rows)
+        seen = sum(len({self.images[number] for number in row.numbers} - {None}) for row in rows)
         asked = [image for image in self.images if image is not None]
         told = f"{len(rows)} rows an epoch, of {len(self.images) / max(1, len(rows)):.1f} records"
         if not asked or not self.plan.share_pictures:
@@ -102,16 +127,17 @@ class RowSampler(Sampler[list[int]]):
         can_share = self.plan.pack_tokens is not None or self.plan.batch_size > 1
         return told if can_share or len(asked) == pictures else f"{told} (rows of several records would share it)"
 
-    def _draw(self, epoch: int, attempt: int) -> list[list[int]]:
-        """The rows of an epoch; by tokens it may take several attempts until they are no more than in the others."""
+    def _draw(self, epoch: int, attempt: int) -> list[Row]:
+        """One attempt at the rows of an epoch."""
         rng = np.random.default_rng([self.seed, epoch, attempt])
         groups = group_questions(self.images, self.most, rng)
         if self.plan.pack_tokens is None:
-            return self._draw_by_records(groups)
-        measured = [part for members in groups for part in fit(members, self.lengths, self.plan.pack_tokens)]
+            return [Row(numbers, epoch, attempt) for numbers in self._draw_by_records(groups)]
+        lengths = self.lengths_in(epoch, attempt)
+        measured = [part for members in groups for part in fit(members, lengths, self.plan.pack_tokens)]
         rows = join_members(fill(measured, self.plan.pack_tokens, cut=False))
         rows = split_rows(rows, max(self._whole_rounds(len(rows)), self._count))
-        return [rows[place] for place in rng.permutation(len(rows))]
+        return [Row(rows[place], epoch, attempt) for place in rng.permutation(len(rows))]
 
     def _draw_by_records(self, groups: Sequence[list[int]]) -> list[list[int]]:
         """A step holds the same records however many rows and processes it is cut into."""

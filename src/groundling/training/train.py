@@ -280,6 +280,8 @@ def build_trainer(
     trainer = GroundingTrainer(model, processor, settings, arguments, records=records, test=test, loaded_from=resume)
     refuse_other_engine(trainer.accelerator.distributed_type)
     log.info("%s", trainer.sampler.describe())
+    if trainer.augmenter is not None:
+        log.info("%s", trainer.augmenter.describe())
     trainer.remove_callback(PrinterCallback)
     resumed_step = 0 if resume is None else read_step(resume)
     trainer.add_callback(Journal(settings.run.dir, resumed_step=resumed_step, metric=settings.evaluate.metric))
@@ -333,7 +335,8 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
     """Draw the first samples of the first row as the model will see them."""
     run = trainer.settings.run
     if trainer.is_world_process_zero() and run.pictures:
-        first = next(iter(trainer.sampler))[: run.pictures]
+        row = next(iter(trainer.sampler))
+        first = row._replace(numbers=row.numbers[: run.pictures])
         samples = trainer.train_dataset.__getitems__(first)  # type: ignore[union-attr]
         shown = [show_sample(sample, trainer.processor) for sample in samples]
         draw_first_batch(shown, run.dir / "samples" / "first-batch.jpg")

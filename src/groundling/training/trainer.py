@@ -57,14 +57,16 @@ class GroundingTrainer(Trainer):
         test: Sequence[Record],
         loaded_from: Path | None,
     ) -> None:
+        dataset = build_dataset(records, processor, settings)
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=build_dataset(records, processor, settings),
+            train_dataset=dataset,
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
             data_collator=partial(join_samples, processor=processor),
         )
-        self.sampler = build_sampler(records, settings, processes=self.args.world_size, epoch=self._epoch)
+        self.augmenter = dataset.augmenter
+        self.sampler = build_sampler(records, dataset, settings, processes=self.args.world_size, epoch=self._epoch)
         self.processor = processor
         self.settings = settings
         self.test = test
@@ -106,7 +108,7 @@ class GroundingTrainer(Trainer):
         arguments = self.args
         loader = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
-            batch_sampler=self.sampler,
+            batch_sampler=self.sampler,  # type: ignore[arg-type]  # of rows, which are no lists
             collate_fn=self.data_collator,
             num_workers=arguments.dataloader_num_workers,
             persistent_workers=arguments.dataloader_persistent_workers,
