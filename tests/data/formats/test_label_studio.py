@@ -179,6 +179,14 @@ def test_the_declared_size_tells_how_a_turned_picture_was_shown(
     assert "doubt" not in record.extra
 
 
+def test_a_size_that_is_none_or_differs_is_not_told(export: Path, tmp_path: Path):
+    save_picture(export.parent / "photo.jpg", 480, 640, orientation=6)
+    listed = rectangle("a") | {"original_width": [480]}
+    tasks = [task(listed), task(rectangle("b"), rectangle("c") | {"original_height": 7}, id=6)]
+    done = make("label-studio", save(export, *tasks), tmp_path)
+    assert len(done.records) == 3 and all("orientation 6" in record.extra["doubt"] for record in done.records)
+
+
 def test_a_picture_turned_in_the_tool_is_set_aside(export: Path, tmp_path: Path):
     done = make("label-studio", save(export, task(rectangle() | {"image_rotation": 90})), tmp_path)
     assert "was turned by 90 degrees in Label Studio" in reasons(done)

@@ -119,7 +119,9 @@ def test_objects_that_do_not_fit_the_text_are_set_aside(file: Path, tmp_path: Pa
         "1 'bbox' in 'objects' that no <bbox>": line("<image>a", "<bbox>", objects=objects(box, box)),
         "a question with a <bbox>": line("<image>what is in <bbox>?", "a dog", objects=objects(box)),
         "expected real, norm1, norm1000": line("<image>a", "<bbox>", objects=objects(box, bbox_type="norm")),
-        "boxes of several pictures": line("<image>a", "<bbox>", objects=objects(box, image_id=[1])),
+        "the image_id is [1]; expected 0 for each": line("<image>a", "<bbox>", objects=objects(box, image_id=[1])),
+        "the bbox_type is ['real']": line("<image>a", "<bbox>", objects=objects(box, bbox_type=["real"])),
+        "the image_id is 3": line("<image>a", "<bbox>", objects=objects(box, image_id=3)),
         "expected 4 finite numbers": line("<image>a", "<bbox>", objects=objects([1, 2, 3])),
         "expected lists of texts and boxes": line("<image>a", "<bbox>", objects=objects(box, ref="dog")),
         "cannot be read once its objects are filled in": line(

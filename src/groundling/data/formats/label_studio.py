@@ -168,8 +168,10 @@ def _name_picture(data: Mapping[str, Any]) -> str:
 
 def _declared_size(regions: Iterable[Region]) -> Frame | None:
     """The size that the browser saw; None where no region says it, or they differ."""
-    sizes = {(region.get("original_width"), region.get("original_height")) for region in regions if region}
-    width, height = sizes.pop() if len(sizes) == 1 else (None, None)
+    sizes = [[region.get("original_width"), region.get("original_height")] for region in regions if region]
+    if not sizes or any(size != sizes[0] for size in sizes):
+        return None
+    width, height = sizes[0]
     if not isinstance(width, int) or not isinstance(height, int) or not (is_number(width) and is_number(height)):
         return None
     return Frame(width, height) if width > 0 and height > 0 else None

@@ -86,10 +86,13 @@ class _Objects:
         refs, boxes, kind = values.get("ref") or [], values.get("bbox") or [], values.get("bbox_type") or "real"
         if not isinstance(refs, list) or not all(isinstance(ref, str) for ref in refs) or not isinstance(boxes, list):
             raise RecordError(f"'objects' is {reprlib.repr(objects)}; expected lists of texts and boxes, ref and bbox")
-        if kind not in _FRAMES:
+        if not isinstance(kind, str) or kind not in _FRAMES:
             raise RecordError(f"the bbox_type is {reprlib.repr(kind)}; expected {', '.join(_FRAMES)}")
-        if any(values.get("image_id") or []):
-            raise RecordError(f"boxes of several pictures, image_id {values['image_id']!r}; a record is about one")
+        images = values.get("image_id") or []
+        if not isinstance(images, list) or any(images):
+            raise RecordError(
+                f"the image_id is {reprlib.repr(images)}; expected 0 for each (a record is about one picture)"
+            )
         self.frame: TextFrame = declared_frame(_FRAMES[kind])
         self.refs: list[str] = refs[::-1]
         self.boxes = [_read_numbers(box) for box in boxes][::-1]

@@ -1,0 +1,58 @@
+"""docs/formats.md says what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from groundling.data.formats.chat import Unplaced, declared_frame
+from groundling.data.frame_proof import CANDIDATES, prove_frame
+from groundling.data.sources import FORMATS
+from groundling.dialect.answer import Item
+from groundling.errors import SettingsError
+from groundling.geometry.frame import Frame
+
+PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return PAGE.read_text(encoding="utf-8")
+
+
+def rows(page: str) -> dict[str, str]:
+    """The rows of the tables of formats, by name."""
+    return {match[1]: match[0] for match in re.finditer(r"^\| `([a-z-]+)` \|.*$", page, re.MULTILINE)}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_each_format_has_its_row(page: str, format: str):
+    assert format in rows(page)
+
+
+@pytest.mark.parametrize("format", ["label-studio", "cvat", "odvg"])
+def test_the_options_are_those_it_takes(page: str, format: str):
+    named = set(re.findall(r"--([a-z-]+)", rows(page)[format]))
+    assert named == set(FORMATS[format].heeds) - {"asking"}
+
+
+@pytest.mark.parametrize("format", [name for name, format in FORMATS.items() if "asking" not in format.heeds])
+def test_a_frame_is_declared_or_proven_where_the_table_says_so(page: str, format: str):
+    assert ("declared, or proven" in rows(page)[format]) == ("frame" in FORMATS[format].heeds)
+
+
+def test_each_frame_that_can_be_declared_is_listed(page: str):
+    for words in ("original", "thousandths", "fractions", "resized:1003520"):
+        assert f"| `{words}` |" in page and declared_frame(words)
+    budgets = [words.partition(":")[2] for words in CANDIDATES if words.startswith("resized:")]
+    assert f"({', '.join(budgets)})" in page
+
+
+def test_the_error_that_is_shown_is_the_one_that_comes(page: str):
+    boxes = [(100, 100, 630, 427), (10, 20, 100, 100)]
+    named = Unplaced([Item(box, None) for box in boxes], Frame(640, 428), Path("chat.jsonl"), 1)
+    with pytest.raises(SettingsError) as error:
+        prove_frame([named], "qwen-chat")
+    assert f"error: {error.value}\n" in page
