@@ -6,11 +6,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from groundling.data.formats.coco import read_coco
+from groundling.data.formats.createml import read_createml
 from groundling.data.formats.detection import Annotated, place_things
 from groundling.data.formats.found import Found, Reading
+from groundling.data.formats.hf_objects import read_hf_objects
+from groundling.data.formats.labelme import read_labelme
 from groundling.data.formats.qwen_chat import read_qwen_chat
+from groundling.data.formats.refcoco import read_refcoco
 from groundling.data.formats.textvqa import read_textvqa
 from groundling.data.formats.tutorial import read_tutorial
+from groundling.data.formats.voc import read_voc
+from groundling.data.formats.yolo import read_yolo
 from groundling.data.questions import Asking, ask_about
 from groundling.data.record import Rejected
 from groundling.errors import GroundlingError, SettingsError
@@ -34,6 +41,17 @@ FORMATS: dict[str, Format] = {
     "textvqa": Format(read_textvqa, words="Parquet of image, question, answer, bbox (x, y, w, h), from either hub"),
     "tutorial": Format(read_tutorial, words="JSONL of image, query, response, boxes resized within 1003520 pixels"),
     "qwen-chat": Format(read_qwen_chat, ("frame",), "conversations of from and value, as LLaVA and Qwen have them"),
+    "coco": Format(
+        read_coco, ("images", "part", "reduce", "asking"), "JSON of images, annotations and categories; LVIS"
+    ),
+    "yolo": Format(read_yolo, ("part", "reduce", "asking"), "data.yaml or classes.txt, and a text file a picture"),
+    "voc": Format(read_voc, ("images", "part", "one_based", "asking"), "Pascal VOC: an XML file a picture"),
+    "labelme": Format(read_labelme, ("images", "part", "reduce", "asking"), "a JSON file of shapes a picture"),
+    "createml": Format(read_createml, ("images", "part", "asking"), "JSON list of image and annotations"),
+    "refcoco": Format(read_refcoco, ("images", "part"), "refs(...).json beside instances.json, for RefCOCO/+/g"),
+    "hf-objects": Format(
+        read_hf_objects, ("images", "part", "box_form", "asking"), "Parquet, Arrow or metadata.jsonl with objects"
+    ),
 }
 """By the name that `groundling convert` knows."""
 

@@ -7,14 +7,18 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from groundling.data.record import RECORD_KEYS, Target
-from groundling.errors import RecordError
+from groundling.errors import RecordError, SettingsError
 from groundling.geometry.frame import Frame
 
 TextFrame = Callable[[Frame], Frame]
 """From a picture's original frame to the one that the numbers in a text about it count in."""
+
+
+BoxForm = Literal["xywh", "xyxy", "cxcywh", "xywh-fractions", "xyxy-fractions", "cxcywh-fractions"]
+"""What the numbers of a box are: corner and size, two corners, centre and size; in pixels, or shares of the picture."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Reading:
     part: str | None = None  # of a source with named parts, such as train and val, only this one
     one_based: bool = False  # whether its first pixel is number 1
     reduce: bool = False  # whether polygons and turned boxes become the upright boxes around them
+    box_form: BoxForm | None = None  # what the numbers of a box are; None: what the data prove
+
+    def __post_init__(self) -> None:
+        if self.box_form is not None and self.box_form not in get_args(BoxForm):
+            raise SettingsError(f"boxes as {self.box_form!r}; expected {', '.join(get_args(BoxForm))}")
 
     @property
     def given(self) -> list[str]:
@@ -65,19 +74,31 @@ def find_picture(name: str, folder: Path) -> Path:
     raise RecordError(f"there is no picture {name!r} in {folder}")
 
 
+PICTURE_ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".jp2", ".heic", ".heif", ".ppm", ".pgm"),
+)
+
+
 class PictureFolder:
     """Finds the pictures that annotation files name, below one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._root = folder.resolve()
         self._by_name: dict[str, list[Path]] | None = None
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str, *, beside: Path | None = None) -> Path:
         """The file at that place (`find_picture`), or else the only one below the folder that is called so.
 
         The second is for annotations and pictures in two folders, and for paths of the machine where they were made.
-        RecordError where there is none, or several of that name.
+        A name is first looked for `beside` the file that holds it, where that is given. RecordError where there is no
+        such picture, or several of that name.
         """
+        for spelled in dict.fromkeys([name, name.replace("\\", "/")] if name and "\0" not in name else []):
+            place = (beside or self.folder) / spelled
+            if _is_file(place) and place.resolve().is_relative_to(self._root):
+                return place
         try:
             return find_picture(name, self.folder)
         except RecordError as error:
@@ -89,6 +110,16 @@ class PictureFolder:
                     f"{error}; {len(alike)} files below it are called so, {alike[0]} and {alike[1]} among them"
                 ) from None
             raise
+
+    def find_first(self, names: Sequence[str], *, beside: Path | None = None) -> Path:
+        """The picture of the first of these names that has one; RecordError for the first where none has."""
+        failed: RecordError | None = None
+        for name in names:
+            try:
+                return self.find(name, beside=beside)
+            except RecordError as error:
+                failed = failed or error
+        raise failed or RecordError("no picture is named")
 
     def _names(self) -> dict[str, list[Path]]:
         if self._by_name is None:
