@@ -178,28 +178,34 @@ class Unreadable:
 
 
 def parse_document(raw: bytes) -> Any:
-    """JSON of many entries: what `parse_json` refuses inside it is `Unreadable` in its place, and the rest is read.
+    """JSON of many entries: what `parse_json` refuses inside it does no harm there, and the rest is read.
 
-    Values nested deeper than any format has are None. RecordError where the whole is not UTF-8 or not JSON.
+    NaN, a number of too many digits and an object with a repeated key are `Unreadable` in their place; 1e999 is an
+    infinity, which is no number for `is_number` either; what is nested deeper than any format has is None. RecordError
+    where the whole is not UTF-8 or not JSON.
     """
     try:
         text = raw.decode("utf-8-sig")
         try:
-            return _parse_leniently(text)
-        except RecursionError:
-            return _parse_leniently(_cut_depth(text))
+            value = _parse_leniently(text, int)
+        except json.JSONDecodeError:
+            raise
+        except (RecursionError, ValueError):  # the second for an integer of more digits than Python reads
+            value = _parse_leniently(_cut_depth(text), _or_unreadable(_read_int))
     except UnicodeDecodeError as error:
         raise RecordError(f"not UTF-8: {error}; save it so") from None
     except ValueError as error:
         raise RecordError(f"not JSON: {error}") from None
+    if isinstance(value, Unreadable):
+        raise RecordError(value.reason)
+    return value
 
 
-def _parse_leniently(text: str) -> Any:
+def _parse_leniently(text: str, parse_int: Callable[[str], Any]) -> Any:
     return json.loads(
         text,
         parse_constant=_or_unreadable(_refuse_constant),
-        parse_float=_or_unreadable(_finite_float),
-        parse_int=_or_unreadable(_read_int),
+        parse_int=parse_int,
         object_pairs_hook=_or_unreadable(_refuse_repeats),
     )
 
@@ -236,7 +242,7 @@ def _cut_depth(text: str) -> str:
 
 
 def _read_int(digits: str) -> int:
-    if len(digits) > 400:  # no float holds it, and Python refuses to read some thousands
+    if len(digits) > 400:  # no float holds it
         raise RecordError(f"the number {digits[:20]} is too large")
     return int(digits)
 
@@ -253,11 +259,11 @@ def _finite_float(digits: str) -> float:
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise RecordError(f"the key {reprlib.repr(key)} is given twice")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise RecordError(f"the key {reprlib.repr(repeated)} is given twice")
     return found
 
 

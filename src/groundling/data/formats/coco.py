@@ -17,14 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from groundling.data.formats.detection import Annotated, Thing, read_shape, read_size, read_thing
+from groundling.data.formats.detection import NO_THINGS, Annotated, Thing, read_shape, read_size, read_thing
 from groundling.data.formats.documents import find_document, read_json
 from groundling.data.formats.found import PictureFolder, Reading
 from groundling.data.record import Rejected
 from groundling.errors import RecordError
 
 _OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")  # beside COCO's instances_
-_NO_THINGS = ("_background_", "__background__", "__ignore__")  # categories of masks, as labelme's scripts write them
 
 
 def read_coco(source: str, reading: Reading) -> Iterator[Annotated | Rejected]:
@@ -78,11 +77,12 @@ def read_instances(file: Path) -> Instances:
 
 def read_key(value: object) -> str | None:
     """An id as text, the same for 7, 7.0 and "7"; None for what is no id."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if type(value) is int:  # not a bool; nearly all are
+        return str(value)
+    if not isinstance(value, float | str):
         return None
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip() or None
+    is_whole = isinstance(value, float) and value.is_integer()
+    return str(int(value) if is_whole else value).strip() or None
 
 
 def _refuse_other_kinds(document: object, file: Path) -> None:
@@ -119,7 +119,7 @@ def _find_looked_for(categories: Sequence[Any], labels: Mapping[str, str], used:
     entries = [entry for entry in categories if isinstance(entry, dict)]
     groups = [entry.get("supercategory") for entry in entries if entry.get("supercategory") != entry.get("name")]
     names = [name for key, name in labels.items() if key in used or name not in groups]
-    return [name for name in dict.fromkeys(names) if name not in _NO_THINGS]
+    return [name for name in dict.fromkeys(names) if name not in NO_THINGS]
 
 
 def _fill_pictures(instances: Instances, images: Sequence[Any]) -> None:

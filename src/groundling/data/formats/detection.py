@@ -23,6 +23,9 @@ from groundling.geometry.images import Header
 FRACTIONS = Frame(1, 1)  # the units of numbers that are shares of the picture
 PERCENT = Frame(100, 100)
 
+NO_THINGS = ("_background_", "__background__", "__ignore__")
+"""Labels that labelme and the scripts around it give to what is no thing."""
+
 
 @dataclass(frozen=True)
 class Thing:

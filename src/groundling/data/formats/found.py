@@ -85,7 +85,7 @@ class PictureFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._root = folder.resolve()
+        self._root = os.path.join(os.path.realpath(folder), "")
         self._by_name: dict[str, list[Path]] | None = None
 
     def find(self, name: str, *, beside: Path | None = None) -> Path:
@@ -95,21 +95,25 @@ class PictureFolder:
         A name is first looked for `beside` the file that holds it, where that is given. RecordError where there is no
         such picture, or several of that name.
         """
-        for spelled in dict.fromkeys([name, name.replace("\\", "/")] if name and "\0" not in name else []):
-            place = (beside or self.folder) / spelled
-            if _is_file(place) and place.resolve().is_relative_to(self._root):
-                return place
+        for spelled in (name, name.replace("\\", "/")) if "\\" in name else (name,):
+            place = os.path.join(beside or self.folder, spelled)
+            if name and os.path.isfile(place) and self._holds(place):
+                return Path(place)
+        alike = [] if "://" in name else self._names().get(name.replace("\\", "/").rpartition("/")[2], [])
+        if len(alike) == 1 and self._holds(alike[0]):
+            return alike[0]
         try:
             return find_picture(name, self.folder)
         except RecordError as error:
-            alike = self._names().get(name.replace("\\", "/").rpartition("/")[2], [])
-            if len(alike) == 1 and "://" not in name:
-                return find_picture(str(alike[0].relative_to(self.folder)), self.folder)
             if len(alike) > 1:
                 raise RecordError(
                     f"{error}; {len(alike)} files below it are called so, {alike[0]} and {alike[1]} among them"
                 ) from None
             raise
+
+    def _holds(self, path: str | Path) -> bool:
+        """Whether a file lies below the folder once links are followed."""
+        return os.path.realpath(path).startswith(self._root)
 
     def find_first(self, names: Sequence[str], *, beside: Path | None = None) -> Path:
         """The picture of the first of these names that has one; RecordError for the first where none has."""

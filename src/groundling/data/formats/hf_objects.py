@@ -178,7 +178,7 @@ _FORMS: tuple[BoxForm, ...] = get_args(BoxForm)
 
 def _prove_form(tables: Sequence[_Table]) -> BoxForm:
     """The only form in which all boxes of all tables fit their pictures; SettingsError where none or several do."""
-    fitting = {form: 0 for form in _FORMS}
+    fitting: dict[BoxForm, int] = dict.fromkeys(_FORMS, 0)
     count, largest = 0, 0.0
     for box, picture in _all_boxes(tables):
         count += 1
@@ -188,7 +188,9 @@ def _prove_form(tables: Sequence[_Table]) -> BoxForm:
     if not count:
         raise RecordError("no row has a picture whose size is known and boxes of four numbers; a file of another kind?")
     is_fraction = largest <= 1 + _FRACTION_SLACK  # pixels that small would be pictures of one pixel
-    proven = [form for form in _FORMS if fitting[form] == count and form.endswith("-fractions") == is_fraction]
+    proven: list[BoxForm] = [
+        form for form in _FORMS if fitting[form] == count and form.endswith("-fractions") == is_fraction
+    ]
     if len(proven) == 1:
         log.info("boxes are %s: all %d fit their pictures so, and in no other form", proven[0], count)
         return proven[0]

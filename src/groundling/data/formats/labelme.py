@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from groundling.data.formats.detection import Annotated, Thing, read_point, read_shape, read_size
+from groundling.data.formats.detection import NO_THINGS, Annotated, Thing, read_point, read_shape, read_size
 from groundling.data.formats.documents import choose_part, find_documents, read_json
 from groundling.data.formats.found import PICTURE_ENDINGS, PictureFolder, Reading, keep_extra
 from groundling.data.record import Rejected, read_numbers
@@ -99,11 +99,13 @@ def _read_shape(shape: object, *, reduce: bool) -> Thing:
     kind = shape.get("shape_type") or "polygon"  # old versions leave it out
     extra = {key: shape[key] for key in _KEPT if shape.get(key) not in (None, "", {})}
     corners = points if isinstance(points, list) else []
+    text = label.strip() if isinstance(label, str) else ""
+    if text in NO_THINGS:
+        return Thing("", fault=f"{text!r} is the label of what is to be ignored", extra=extra)
     if kind == "point":
         return read_point(label, corners[0] if len(corners) == 1 else points, extra=extra)
     if kind == "rectangle" and (len(corners) == 2 or _is_upright(corners)):
         return read_shape(label, points, extra=extra)
-    text = label.strip() if isinstance(label, str) else ""
     if not isinstance(kind, str) or kind not in _BOXES_AROUND:
         return Thing(text, fault=f"a shape of the kind {reprlib.repr(kind)} has no box", extra=extra)
     if not reduce:
