@@ -116,6 +116,9 @@ def convert(
     part: Annotated[str | None, typer.Option(help="of a source with parts, such as train and val, only this")] = None,
     one_based: Annotated[bool, typer.Option("--one-based", help="its first pixel is number 1 (classic VOC)")] = False,
     reduce: Annotated[bool, typer.Option("--reduce", help="polygons and turned boxes: the boxes around them")] = False,
+    boxes: Annotated[
+        str | None, typer.Option(help="hf-objects: xywh, xyxy or cxcywh, with -fractions for shares of the picture")
+    ] = None,
     per: Annotated[str, typer.Option(help="labelled boxes: one question per class, box or picture")] = "class",
     question: Annotated[str | None, typer.Option(help="what such a question says, with {label} or {labels}")] = None,
     negatives: Annotated[float, typer.Option(help="questions for absent labels, for each one for a present one")] = 0.0,
@@ -137,6 +140,7 @@ def convert(
         part=part,
         one_based=one_based,
         reduce=reduce,
+        box_form=boxes,  # type: ignore[arg-type]
         per=per,  # type: ignore[arg-type]
         question=question,
         negatives=negatives,

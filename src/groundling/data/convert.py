@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from groundling.data.formats.chat import declared_frame
-from groundling.data.formats.found import Found, Reading
+from groundling.data.formats.found import BoxForm, Found, Reading
 from groundling.data.pictures import Pictures
 from groundling.data.questions import Asking, Per
 from groundling.data.record import Record, Rejected, record_to_json, write_records
@@ -42,6 +42,7 @@ def convert(
     part: str | None = None,
     one_based: bool = False,
     reduce: bool = False,
+    box_form: BoxForm | None = None,
     per: Per = "class",
     question: str | None = None,
     negatives: float = 0.0,
@@ -58,9 +59,10 @@ def convert(
 
     `auto` is the format that the source is recognised as. What a source does not say itself: `frame`, what the numbers
     of a text format count: original, thousandths, fractions or resized:PIXELS, without it what they prove; `images`,
-    the folder of its pictures; `part`, which of its named parts; `one_based` and `reduce` as in `Reading`. Labelled
-    boxes become one question `per` class, box or picture, worded by `question` with `{label}` or `{labels}` in it;
-    `negatives` and `labels` as in `Asking`.
+    the folder of its pictures; `part`, which of its named parts; `one_based`, `reduce` and `box_form` as in `Reading`.
+
+    Labelled boxes become one question `per` class, box or picture, worded by `question` with `{label}` or `{labels}` in
+    it; `negatives` and `labels` as in `Asking`.
     """
     file = Path(out)
     reading = Reading(
@@ -69,6 +71,7 @@ def convert(
         part=part,
         one_based=one_based,
         reduce=reduce,
+        box_form=box_form,
     )
     asking = Asking(per, question, negatives, None if labels is None else tuple(labels), seed)
     sizes = read_sizes(split)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from groundling.data.formats.detection import Annotated, Thing
@@ -63,8 +63,11 @@ def ask_about(annotated: Annotated, asking: Asking, known: Sequence[str] = ()) -
     """The questions about one picture, whose things lie in its original pixels.
 
     `known` are the labels of the whole source. A thing that cannot be used is rejected, and with it every question
-    whose answer would leave it out.
+    whose answer would leave it out. A question that the file itself has stands as it is.
     """
+    if annotated.question:
+        yield _ask_as_written(annotated, asking)
+        return
     wanted = _labels_of(annotated, asking, known)
     things = [thing for thing in annotated.things if thing.label in wanted]
     spoilt = {thing.label for thing in things if thing.fault}
@@ -89,6 +92,13 @@ def ask_about(annotated: Annotated, asking: Asking, known: Sequence[str] = ()) -
         yield _reject(
             annotated, "nothing on this picture is labelled; with --negatives it is asked about what it lacks"
         )
+
+
+def _ask_as_written(annotated: Annotated, asking: Asking) -> Found | Rejected:
+    faults = [thing.fault for thing in annotated.things if thing.fault]
+    if faults:
+        return _reject(annotated, f"{annotated.question[:200]!r}: {'; '.join(faults[:10])}")
+    return replace(_question(annotated, asking, "", annotated.things), question=annotated.question)
 
 
 def _labels_of(annotated: Annotated, asking: Asking, known: Sequence[str]) -> list[str]:

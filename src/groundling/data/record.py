@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,6 +167,86 @@ def parse_json(raw: bytes | str) -> Any:
     return value
 
 
+@dataclass(frozen=True, repr=False)
+class Unreadable:
+    """Stands in a document from `parse_document` for a value that is no JSON."""
+
+    reason: str
+
+    def __repr__(self) -> str:
+        return self.reason
+
+
+def parse_document(raw: bytes) -> Any:
+    """JSON of many entries: what `parse_json` refuses inside it does no harm there, and the rest is read.
+
+    NaN, a number of too many digits and an object with a repeated key are `Unreadable` in their place; 1e999 is an
+    infinity, which is no number for `is_number` either; what is nested deeper than any format has is None. RecordError
+    where the whole is not UTF-8 or not JSON.
+    """
+    try:
+        text = raw.decode("utf-8-sig")
+        try:
+            value = _parse_leniently(text, int)
+        except json.JSONDecodeError:
+            raise
+        except (RecursionError, ValueError):  # the second for an integer of more digits than Python reads
+            value = _parse_leniently(_cut_depth(text), _or_unreadable(_read_int))
+    except UnicodeDecodeError as error:
+        raise RecordError(f"not UTF-8: {error}; save it so") from None
+    except ValueError as error:
+        raise RecordError(f"not JSON: {error}") from None
+    if isinstance(value, Unreadable):
+        raise RecordError(value.reason)
+    return value
+
+
+def _parse_leniently(text: str, parse_int: Callable[[str], Any]) -> Any:
+    return json.loads(
+        text,
+        parse_constant=_or_unreadable(_refuse_constant),
+        parse_int=parse_int,
+        object_pairs_hook=_or_unreadable(_refuse_repeats),
+    )
+
+
+def _or_unreadable(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def parse_or_mark(value: Any) -> Any:
+        try:
+            return parse(value)
+        except RecordError as error:
+            return Unreadable(str(error))
+
+    return parse_or_mark
+
+
+_MAX_DEPTH = 64  # of a document's brackets; the deepest known format has 8
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
+
+
+def _cut_depth(text: str) -> str:
+    """The text with null for whatever lies deeper than `_MAX_DEPTH` brackets."""
+    kept: list[str] = []
+    depth = end = 0
+    for match in _BRACKETS.finditer(text):
+        mark = match.group()
+        if mark in "[{":
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                kept += [text[end : match.start()], "null"]
+        elif mark in "]}":
+            if depth == _MAX_DEPTH + 1:
+                end = match.end()
+            depth -= 1
+    return "".join([*kept, text[end:] if depth <= _MAX_DEPTH else ""])
+
+
+def _read_int(digits: str) -> int:
+    if len(digits) > 400:  # no float holds it
+        raise RecordError(f"the number {digits[:20]} is too large")
+    return int(digits)
+
+
 def _refuse_constant(name: str) -> None:
     raise RecordError(f"{name} is no JSON number")
 
@@ -178,11 +259,11 @@ def _finite_float(digits: str) -> float:
 
 
 def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise RecordError(f"the key {reprlib.repr(key)} is given twice")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise RecordError(f"the key {reprlib.repr(repeated)} is given twice")
     return found
 
 

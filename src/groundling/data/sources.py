@@ -7,17 +7,24 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from groundling.data.formats.chat import Unplaced, declared_frame
+from groundling.data.formats.coco import read_coco
+from groundling.data.formats.createml import read_createml
 from groundling.data.formats.cvat import read_cvat
 from groundling.data.formats.detection import Annotated, place_things
 from groundling.data.formats.found import Found, Reading
+from groundling.data.formats.hf_objects import read_hf_objects
 from groundling.data.formats.label_studio import read_label_studio
+from groundling.data.formats.labelme import read_labelme
 from groundling.data.formats.llamafactory import read_llamafactory
 from groundling.data.formats.odvg import read_odvg
 from groundling.data.formats.qwen_chat import read_qwen_chat
+from groundling.data.formats.refcoco import read_refcoco
 from groundling.data.formats.roboflow import read_roboflow
 from groundling.data.formats.swift import read_swift
 from groundling.data.formats.textvqa import read_textvqa
 from groundling.data.formats.tutorial import read_tutorial
+from groundling.data.formats.voc import read_voc
+from groundling.data.formats.yolo import read_yolo
 from groundling.data.frame_proof import Proof, prove_frame
 from groundling.data.questions import Asking, ask_about
 from groundling.data.recognise import recognise
@@ -53,6 +60,17 @@ FORMATS: dict[str, Format] = {
     "label-studio": Format(read_label_studio, ("images", "reduce", "asking"), "Label Studio's JSON or JSON-MIN"),
     "cvat": Format(read_cvat, ("images", "part", "reduce", "asking"), "CVAT for images 1.1, XML"),
     "odvg": Format(read_odvg, ("images", "asking"), "Grounding-DINO's JSONL of detection and grounding"),
+    "coco": Format(
+        read_coco, ("images", "part", "reduce", "asking"), "JSON of images, annotations and categories; LVIS"
+    ),
+    "yolo": Format(read_yolo, ("part", "reduce", "asking"), "data.yaml or classes.txt, and a text file a picture"),
+    "voc": Format(read_voc, ("images", "part", "one_based", "asking"), "Pascal VOC: an XML file a picture"),
+    "labelme": Format(read_labelme, ("images", "part", "reduce", "asking"), "a JSON file of shapes a picture"),
+    "createml": Format(read_createml, ("images", "part", "asking"), "JSON list of image and annotations"),
+    "refcoco": Format(read_refcoco, ("images", "part"), "refs(...).json beside instances.json, for RefCOCO/+/g"),
+    "hf-objects": Format(
+        read_hf_objects, ("images", "part", "box_form", "asking"), "Parquet, Arrow or metadata.jsonl with objects"
+    ),
 }
 """By the name that `groundling convert` knows."""
 

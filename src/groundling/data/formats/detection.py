@@ -6,6 +6,7 @@ brings them into the picture's own upright pixels, and one, `data.questions.ask_
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundling.data.formats.found import keep_extra
-from groundling.data.record import TARGET_KEYS, read_numbers
+from groundling.data.record import TARGET_KEYS, is_number, read_numbers
 from groundling.errors import RecordError
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
@@ -21,6 +22,9 @@ from groundling.geometry.images import Header
 
 FRACTIONS = Frame(1, 1)  # the units of numbers that are shares of the picture
 PERCENT = Frame(100, 100)
+
+NO_THINGS = ("_background_", "__background__", "__ignore__")
+"""Labels that labelme and the scripts around it give to what is no thing."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Annotated:
     looked_for: Sequence[str] | None = None  # labels known to be absent where no thing has them; None: all that occur
     image_name: str = ""
     id: str = ""
+    question: str = ""  # that the file itself asks, with all the things for an answer; empty: labels are asked about
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,6 +75,59 @@ def read_thing(
         return Thing(label.strip(), fault=str(error), extra=kept)
     numbers = (left, top, left + right, top + bottom) if is_xywh else (left, top, right, bottom)
     return Thing(label.strip(), numbers, extra=kept)
+
+
+def read_point(label: object, values: object, *, extra: Mapping[str, Any] | None = None) -> Thing:
+    """A thing from a file's label and the two numbers of a point; as `read_thing`."""
+    thing = read_thing(label, (0, 0, 0, 0), extra=extra)
+    try:
+        return thing if thing.fault else replace(thing, numbers=read_numbers(values, 2, "point"))
+    except RecordError as error:
+        return replace(thing, numbers=(), fault=str(error))
+
+
+def read_shape(label: object, points: object, *, extra: Mapping[str, Any] | None = None) -> Thing:
+    """A thing from a file's label and at least two corners (x, y): the upright box around them; as `read_thing`."""
+    corners = points if isinstance(points, list | tuple) else [points]
+    try:
+        if len(corners) < 2:
+            raise RecordError(f"the corners are {reprlib.repr(points)}; expected two or more of x, y")
+        xs, ys = zip(*(read_numbers(corner, 2, "corner") for corner in corners), strict=True)
+    except RecordError as error:
+        return replace(read_thing(label, (0, 0, 0, 0), extra=extra), numbers=(), fault=str(error))
+    return read_thing(label, (min(xs), min(ys), max(xs), max(ys)), extra=extra)
+
+
+def from_centre(values: Any) -> Any:
+    """Left, top, right, bottom of a box given as its centre x, y, its width and height; no numbers stay as they are."""
+    try:
+        x, y, width, height = read_numbers(values, 4, "box")
+    except RecordError:
+        return values
+    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
+
+
+def as_number(text: str) -> float | str:
+    """The number that a text is, an int where it is whole; the text itself where it is none."""
+    if len(text) > 100 or not _NUMBER.fullmatch(text.strip()):
+        return text
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
+def read_size(width: Any, height: Any) -> Frame | None:
+    """A declared size; None where it is left out or 0, as tools write that never saw the picture. RecordError else."""
+    sides = (width, height)
+    if all(side in (None, "", 0) for side in sides):
+        return None
+    if not all(is_number(side) and side == int(side) and side > 0 for side in sides):
+        raise RecordError(
+            f"the declared size is {reprlib.repr(list(sides))}; expected width and height in whole pixels"
+        )
+    return Frame(*(int(side) for side in sides))
 
 
 class Placed(NamedTuple):
@@ -119,7 +177,10 @@ def _place(thing: Thing, units: Frame, frame: Frame, orientation: int) -> Thing:
         numbers = Points([thing.numbers], units).to(frame).turned(orientation).xy[0]
     else:
         numbers = Boxes([thing.numbers], units).to(frame).turned(orientation).xyxy[0]
-    return replace(thing, numbers=tuple(_short(number) for number in numbers.tolist()))
+    short = tuple(_short(number) for number in numbers.tolist())
+    if not all(is_number(number) for number in short):
+        return replace(thing, numbers=(), fault=f"the place is {list(short)}, beyond any picture")
+    return replace(thing, numbers=short)
 
 
 def _short(number: float) -> float:

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from groundling.data.record import RECORD_KEYS, Target
-from groundling.errors import RecordError
+from groundling.errors import RecordError, SettingsError
 from groundling.geometry.frame import Frame
 
 TextFrame = Callable[[Frame], Frame]
 """From a picture's original frame to the one that the numbers in a text about it count in."""
+
+
+BoxForm = Literal["xywh", "xyxy", "cxcywh", "xywh-fractions", "xyxy-fractions", "cxcywh-fractions"]
+"""What the numbers of a box are: corner and size, two corners, centre and size; in pixels, or shares of the picture."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Reading:
     part: str | None = None  # of a source with named parts, such as train and val, only this one
     one_based: bool = False  # whether its first pixel is number 1
     reduce: bool = False  # whether polygons and turned boxes become the upright boxes around them
+    box_form: BoxForm | None = None  # what the numbers of a box are; None: what the data prove
+
+    def __post_init__(self) -> None:
+        if self.box_form is not None and self.box_form not in get_args(BoxForm):
+            raise SettingsError(f"boxes as {self.box_form!r}; expected {', '.join(get_args(BoxForm))}")
 
     @property
     def given(self) -> list[str]:
@@ -66,25 +75,37 @@ def find_picture(name: str, folder: Path) -> Path:
     raise RecordError(f"there is no picture {name!r} in {folder}")
 
 
+PICTURE_ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff"),
+    *(".jp2", ".heic", ".heif", ".ppm", ".pgm"),
+)
+
+
 class PictureFolder:
     """Finds the pictures that annotation files name, below one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._root = os.path.join(os.path.realpath(folder), "")
         self._by_name: dict[str, list[Path]] | None = None
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str, *, beside: Path | None = None) -> Path:
         """The file at that place (`find_picture`), or else the only one below the folder that is called so.
 
         The second is for annotations and pictures in two folders, and for paths of the machine where they were made; of
-        several it is the one whose folders are called so, too. RecordError where there is none, or several remain.
+        several it is the one whose folders are called so, too. A name is first looked for `beside` the file that holds
+        it, where that is given. RecordError where there is none, or several remain.
         """
+        for spelled in (name, name.replace("\\", "/")) if "\\" in name else (name,):
+            place = os.path.join(beside or self.folder, spelled)
+            if name and os.path.isfile(place) and self._holds(place):
+                return Path(place)
+        alike = [] if "://" in name else self._alike(name)
+        if len(alike) == 1 and self._holds(alike[0]):
+            return alike[0]
         try:
             return find_picture(name, self.folder)
         except RecordError as error:
-            alike = self._alike(name)
-            if len(alike) == 1 and "://" not in name:
-                return find_picture(str(alike[0].relative_to(self.folder)), self.folder)
             if len(alike) > 1:
                 raise RecordError(
                     f"{error}; {len(alike)} files below it are called so, {alike[0]} and {alike[1]} among them"
@@ -97,6 +118,20 @@ class PictureFolder:
         shared = {path: _count_equal(parts, path.parts[::-1]) for path in self._names().get(parts[0], [])}
         most = max(shared.values(), default=0)
         return [path for path, count in shared.items() if count == most]
+
+    def _holds(self, path: str | Path) -> bool:
+        """Whether a file lies below the folder once links are followed."""
+        return os.path.realpath(path).startswith(self._root)
+
+    def find_first(self, names: Sequence[str], *, beside: Path | None = None) -> Path:
+        """The picture of the first of these names that has one; RecordError for the first where none has."""
+        failed: RecordError | None = None
+        for name in names:
+            try:
+                return self.find(name, beside=beside)
+            except RecordError as error:
+                failed = failed or error
+        raise failed or RecordError("no picture is named")
 
     def _names(self) -> dict[str, list[Path]]:
         if self._by_name is None:
