@@ -128,7 +128,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY x0 "ha">' + "".join(f'<!ENTITY x{n} "{f"&x{n - 1};
         (b'<?xml version="1.0" encoding="nonsense"?><annotation/>', "not XML: unknown encoding"),
         (b"\x00\x01\x02", "not XML"),
         (annotation(size="<size><width>x</width><height>428</height></size>"), "the declared size is ['x', 428]"),
-        (annotation(filename="../../secret.png"), "lies outside"),
+        (annotation(filename="../secret.png"), "lies outside"),
         (annotation(filename="http://127.0.0.1/7.png"), "never downloaded"),
     ],
 )
@@ -178,9 +178,9 @@ def test_a_folder_without_xml_is_an_error_that_names_it(tmp_path: Path):
 
 # ---- properties, real files, the whole way ---------------------------------------------------------------------
 
-TAGS = ("annotation", "object", "bndbox", "xmin", "name")
-OTHERS = ["1", "-5", "&amp;", "&x;", "<!--", "-->", "<![CDATA[", "]]>", "<!DOCTYPE x>", "<?xml?>", "horse", SIZE]
-pieces = st.sampled_from([f"<{tag}>" for tag in TAGS] + [f"</{tag}>" for tag in TAGS] + OTHERS)
+tags = ["annotation", "object", "bndbox", "xmin", "name"]
+others = ["1", "-5", "&amp;", "&x;", "<!--", "-->", "<![CDATA[", "]]>", "<!DOCTYPE x>", "<?xml?>", "horse", SIZE]
+pieces = st.sampled_from([*(f"<{tag}>" for tag in tags), *(f"</{tag}>" for tag in tags), *others])
 objects = st.builds(thing, st.text("ab<&", max_size=3), st.text("0123456789.-eE +na", max_size=20))
 
 

@@ -17,6 +17,7 @@ Source: the data set pages of docs.ultralytics.com (2025).
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -188,7 +189,10 @@ def _find_pictures(
     try:
         place = _find_entry(entry, described)
         if place.is_dir():
-            yield from files_below(place, PICTURE_ENDINGS, within=described.folder)
+            found = files_below(place, PICTURE_ENDINGS, within=described.folder)
+            if not found:
+                raise RecordError(f"no picture in {entry!r}")
+            yield from found
             return
         lines = read_text(place).splitlines()
     except RecordError as error:
@@ -197,7 +201,7 @@ def _find_pictures(
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
-                yield pictures.find(line.strip(), beside=place.parent)
+                yield _below(described.folder, pictures.find(line.strip(), beside=place.parent))
         except RecordError as error:
             yield Rejected(str(place), number, str(error))
 
@@ -216,7 +220,15 @@ def _find_entry(entry: object, described: _Described) -> Path:
     if not inside:
         what = "lies outside" if there else "is neither a folder nor a list (.txt) of pictures in"
         raise RecordError(f"{entry[:200]!r} {what} {described.folder}")
-    return inside[0]
+    return _below(described.folder, inside[0])
+
+
+def _below(folder: Path, place: Path) -> Path:
+    """The same place as a path that begins with `folder` and has no `..` in it."""
+    steps = os.path.relpath(place, folder)
+    if steps.startswith(".."):  # it is below it by another name of the folder
+        return folder / place.resolve().relative_to(folder.resolve())
+    return folder / steps
 
 
 def _label_file(picture: Path, folder: Path) -> Path:
