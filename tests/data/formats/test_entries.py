@@ -67,6 +67,7 @@ def test_a_list_that_is_cut_off_keeps_what_was_whole(tmp_path: Path):
 
 def test_lines_that_begin_with_a_list_are_lines(tmp_path: Path):
     assert read(tmp_path / "a", '[1]\n{"a": 1}\n')[1] == (2, {"a": 1})
+    assert read(tmp_path / "a", '\n[]\n{"a": 1}\n')[1] == (3, {"a": 1})
 
 
 def test_an_absent_file_is_an_error(tmp_path: Path):

@@ -39,8 +39,11 @@ def as_object(entry: Any) -> dict[str, Any]:
 
 
 def _begins_with_whole_line(lines: IO[bytes]) -> bool:
-    """Whether the first line is JSON by itself, and others follow: then they are entries, and it is a broken one."""
-    first = lines.readline()
+    """Whether the first line is JSON by itself, and others follow: then they are entries, and it is a broken one.
+
+    Blank lines count for nothing.
+    """
+    first = next((line for line in lines if line.strip()), b"")
     if not any(line.strip() for line in lines):
         return False
     try:
