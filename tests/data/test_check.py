@@ -13,16 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from groundling.data.check import (
-    CODES,
-    Finding,
-    box_fault,
-    check,
-    fits_as_xywh,
-    summarize,
-    usable,
-    write_findings,
-)
+from groundling.data.check import CODES, Finding, check, summarize, usable, write_findings
+from groundling.data.judge import box_fault, fits_as_xywh
 from groundling.data.record import Record, Rejected, Target, read_records, scan_records, write_records
 from groundling.dialect.family import FAMILIES, Budget
 from groundling.geometry.frame import Frame
@@ -174,7 +166,8 @@ def test_another_file_is_judged_by_itself(records: list[Record], tmp_path: Path)
 
 def test_xywh_is_told_once_a_record(records: list[Record]) -> None:
     target = Target(box=(300, 200, 50, 60))
-    assert codes(check(with_first(records, replace(records[0], targets=(target, target))))) == ["looks_like_xywh"]
+    other = Target(box=(310, 210, 50, 60))
+    assert codes(check(with_first(records, replace(records[0], targets=(target, other))))) == ["looks_like_xywh"]
 
 
 def test_repeated_questions(records: list[Record]) -> None:
@@ -299,7 +292,7 @@ def test_real_records_are_sound(shared_data: Path, tmp_path: Path) -> None:
     write_records(records, tmp_path / "words.jsonl")
     findings = check(read_records(tmp_path / "words.jsonl", allow_absolute=True))
     assert {finding.level for finding in findings} <= {"warning", "note"}
-    assert set(codes(findings)) <= {"ambiguous", "duplicate_record"}
+    assert set(codes(findings)) <= {"ambiguous", "duplicate_record", "near_duplicate"}
 
 
 # ---- properties ------------------------------------------------------------------------------------------------

@@ -1,0 +1,245 @@
+"""What record files hold, counted: records, classes, sizes of pictures, and sizes of boxes as a model will see them.
+
+A box's size is told in visual tokens: its area in the resized picture over the area that one token covers. Below one
+token a target shares its token with what surrounds it, and is hard to learn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from groundling.data.findings import Finding, finding_of
+from groundling.data.judge import Case, JudgedBox
+from groundling.data.record import Record, Rejected
+from groundling.dialect.family import FAMILIES, Budget
+from groundling.geometry.frame import Frame
+
+USUAL_BUDGET = Budget(FAMILIES["qwen2_5_vl"], min_pixels=4 * 28**2, max_pixels=1280 * 28**2)
+"""What a base model gets without a recipe; box sizes are told at it where no budget is known."""
+
+TOKEN_BINS = (1 / 16, 1 / 4, 1, 4, 16, 64, 256)  # tokens: edges of the histogram, which is open at both ends
+_RESCUES = (2, 4, 8)  # times the budget, tried until few targets are small
+_FEW = 0.01  # of the targets
+_LEAST_USES = 5  # of a label on average, for labels to be classes: below they are phrases or texts
+_RARE = 10  # targets; a class with fewer, and
+_RARE_SHARE = 0.1  # of the middle class's targets, is rare
+_FREQUENT = 10  # times the middle class's targets
+
+
+class FileCount(NamedTuple):
+    """What one record file holds."""
+
+    name: str
+    records: int
+    rejected: int  # lines that are no records
+    negatives: int  # records with nothing to find
+    texts: int  # general instructions
+    boxes: int
+    points: int
+    pictures: int
+
+
+class ClassCount(NamedTuple):
+    """A label and how often it stands."""
+
+    label: str
+    targets: int
+    records: int
+
+
+class Rescue(NamedTuple):
+    """A larger budget and the share of targets that would still be smaller than a token."""
+
+    max_tokens: int
+    small: float
+
+
+@dataclass(frozen=True)
+class BoxSizes:
+    """Sizes of the sound boxes, in visual tokens at a budget."""
+
+    budget: Budget
+    is_usual: bool  # whether no budget was given, and USUAL_BUDGET stands in
+    count: int
+    bins: tuple[int, ...]  # boxes below TOKEN_BINS[0], between it and the next, ..., above the last
+    small: float  # share below one token
+    rescues: tuple[Rescue, ...]  # larger budgets, up to the first that leaves few small
+
+    @property
+    def advice(self) -> str | None:
+        """What a larger budget would do; None where hardly any target is small."""
+        if self.small < _FEW:
+            return None
+        start = f"{self.small:.0%} of targets are under 1 token at images.max_tokens={self.budget.max_tokens}"
+        if not self.rescues:
+            return f"{start}, and no larger budget helps: the pictures themselves are small"
+        best = self.rescues[-1]
+        return f"{start}; images.max_tokens={best.max_tokens} would bring it to {best.small:.0%}"
+
+
+@dataclass(frozen=True)
+class PictureSizes:
+    """Upright sizes of the pictures that could be read, each counted once."""
+
+    count: int
+    smallest: Frame  # by area
+    median: Frame
+    largest: Frame
+    shrunk: float  # share with more pixels than the budget, which are made smaller for the model
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the records hold, beside what is wrong with them."""
+
+    files: tuple[FileCount, ...]
+    classes: tuple[ClassCount, ...]  # the most frequent first
+    has_classes: bool  # labels repeat; else they are phrases, each its own
+    box_sizes: BoxSizes | None  # None without sound boxes
+    picture_sizes: PictureSizes | None  # None where no picture could be read
+
+
+def take_census(
+    cases: Sequence[Case], boxes: Iterable[JudgedBox], rejected: Iterable[Rejected], budget: Budget | None
+) -> Census:
+    """Count everything."""
+    classes = _count_classes(case.record for case in cases)
+    targets = sum(count.targets for count in classes)
+    used = budget or USUAL_BUDGET
+    return Census(
+        files=tuple(_count_files(cases, rejected)),
+        classes=classes,
+        has_classes=len(classes) > 1 and targets >= _LEAST_USES * len(classes),
+        box_sizes=_measure_boxes(boxes, used, is_usual=budget is None),
+        picture_sizes=_measure_pictures(cases, used),
+    )
+
+
+# ---- counts ----------------------------------------------------------------------------------------------------
+
+
+def _count_files(cases: Sequence[Case], rejected: Iterable[Rejected]) -> Iterator[FileCount]:
+    bad = Counter(line.file for line in rejected)
+    by_file: dict[str, list[Record]] = {name: [] for name in bad}
+    for case in cases:
+        by_file.setdefault(str(case.record.file or ""), []).append(case.record)
+    for name, records in by_file.items():
+        targets = [target for record in records for target in record.targets]
+        boxes = sum(target.box is not None for target in targets)
+        yield FileCount(
+            name=name,
+            records=len(records),
+            rejected=bad[name],
+            negatives=sum(record.is_negative for record in records),
+            texts=sum(record.answer is not None for record in records),
+            boxes=boxes,
+            points=len(targets) - boxes,
+            pictures=len({record.image for record in records if record.image is not None}),
+        )
+
+
+def _count_classes(records: Iterable[Record]) -> tuple[ClassCount, ...]:
+    targets: Counter[str] = Counter()
+    holders: Counter[str] = Counter()
+    for record in records:
+        labels = [target.label for target in record.targets if target.label is not None]
+        targets.update(labels)
+        holders.update(set(labels))
+    return tuple(ClassCount(label, count, holders[label]) for label, count in targets.most_common())
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------
+
+
+def _measure_boxes(boxes: Iterable[JudgedBox], budget: Budget, *, is_usual: bool) -> BoxSizes | None:
+    sound = [(found.box, frame) for found in boxes if found.is_sound and (frame := found.case.frame)]
+    if not sound:
+        return None
+    corners = np.array([box for box, _ in sound])
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    originals = np.array([frame.area for _, frame in sound], dtype=np.float64)
+    tokens = _in_tokens(areas, originals, budget)
+    edges = [0, *TOKEN_BINS, np.inf]
+    return BoxSizes(
+        budget=budget,
+        is_usual=is_usual,
+        count=len(sound),
+        bins=tuple(np.histogram(tokens, bins=edges)[0].tolist()),
+        small=float((tokens < 1).mean()),
+        rescues=tuple(_find_rescues(areas, originals, budget)),
+    )
+
+
+def _in_tokens(areas: np.ndarray, originals: np.ndarray, budget: Budget) -> np.ndarray:
+    """Box areas in visual tokens, in pictures of so many original pixels; an estimate as `Budget.estimate_scale` is."""
+    seen = np.clip(originals, budget.min_pixels, budget.max_pixels)
+    return areas * seen / originals / budget.family.token_side**2
+
+
+def _find_rescues(areas: np.ndarray, originals: np.ndarray, budget: Budget) -> Iterator[Rescue]:
+    """Larger budgets, as long as each helps and many targets are still small."""
+    small = float((_in_tokens(areas, originals, budget) < 1).mean())
+    for factor in _RESCUES:
+        larger = Budget(budget.family, budget.min_pixels, budget.max_pixels * factor)
+        left = float((_in_tokens(areas, originals, larger) < 1).mean())
+        if small < _FEW or left >= small:
+            return
+        small = left
+        yield Rescue(larger.max_tokens, left)
+
+
+def _measure_pictures(cases: Iterable[Case], budget: Budget) -> PictureSizes | None:
+    looks = {case.record.image: case.look for case in cases if case.look is not None}
+    frames = sorted((look.frame for look in looks.values() if look.frame), key=lambda frame: (frame.area, frame.width))
+    if not frames:
+        return None
+    shrunk = sum(frame.area > budget.max_pixels for frame in frames) / len(frames)
+    return PictureSizes(len(frames), frames[0], frames[len(frames) // 2], frames[-1], shrunk)
+
+
+# ---- findings about classes ------------------------------------------------------------------------------------
+
+
+def find_class_faults(census: Census, records: Sequence[Record]) -> Iterator[Finding]:
+    """Classes written in several ways, rare ones, and far too frequent ones, each once; none where labels are phrases.
+
+    Each is told at the first record that holds it.
+    """
+    if not census.has_classes:
+        return
+    first = _first_records(records)
+    counts = {count.label: count.targets for count in census.classes}
+    yield from _find_variants(counts, first)
+    middle = float(np.median(list(counts.values())))
+    for label, count in counts.items():
+        if count < _RARE and count < _RARE_SHARE * middle:
+            message = f"{label!r} has {count} targets, the middle one of {len(counts)} classes has {middle:g}"
+            yield finding_of("rare_class", first[label], message)
+        if count > _FREQUENT * middle and len(counts) > 2:
+            message = f"{label!r} has {count} targets, the middle one of {len(counts)} classes has {middle:g}"
+            yield finding_of("unbalanced", first[label], message)
+
+
+def _first_records(records: Iterable[Record]) -> dict[str, Record]:
+    first: dict[str, Record] = {}
+    for record in records:
+        for target in record.targets:
+            if target.label is not None:
+                first.setdefault(target.label, record)
+    return first
+
+
+def _find_variants(counts: Mapping[str, int], first: Mapping[str, Record]) -> Iterator[Finding]:
+    """Labels that differ from a more frequent one in case or spaces only."""
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in counts:  # the most frequent first
+        spellings[" ".join(label.casefold().split())].append(label)
+    for usual, *others in spellings.values():
+        for other in others:
+            message = f"{other!r} ({counts[other]} targets) is {usual!r} ({counts[usual]} targets) but for case or spaces"
+            yield finding_of("label_variants", first[other], message)
