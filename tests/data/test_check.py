@@ -188,7 +188,7 @@ def test_a_picture_in_two_files_is_a_leak(records: list[Record], tmp_path: Path)
     leaked = replace(records[2], image=elsewhere, question="what else?", file=tmp_path / "test.jsonl", line=1)
     (finding,) = check([*records, leaked])
     assert (finding.code, finding.level, finding.file) == ("leak", "warning", str(tmp_path / "test.jsonl"))
-    assert f"{elsewhere} is the picture of {records[2].place} too" in finding.message
+    assert f"{elsewhere} is the picture of {records[2].place} (" in finding.message
 
 
 def test_a_text_without_a_picture_is_sound() -> None:

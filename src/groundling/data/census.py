@@ -23,8 +23,9 @@ USUAL_BUDGET = Budget(FAMILIES["qwen2_5_vl"], min_pixels=4 * 28**2, max_pixels=1
 """What a base model gets without a recipe; box sizes are told at it where no budget is known."""
 
 TOKEN_BINS = (1 / 16, 1 / 4, 1, 4, 16, 64, 256)  # tokens: edges of the histogram, which is open at both ends
-_RESCUES = (2, 4, 8)  # times the budget, tried until few targets are small
+_MOST_TOKENS = 16384  # of the budgets that are tried: the vendor's own largest (2025)
 _FEW = 0.01  # of the targets
+_WORTH = 0.5  # of the small targets: what may be left of them where a larger budget is advised
 _LEAST_USES = 5  # of a label on average, for labels to be classes: below they are phrases or texts
 _RARE = 10  # targets; a class with fewer, and
 _RARE_SHARE = 0.1  # of the middle class's targets, is rare
@@ -75,11 +76,14 @@ class BoxSizes:
         """What a larger budget would do; None where hardly any target is small."""
         if self.small < _FEW:
             return None
-        start = f"{self.small:.0%} of targets are under 1 token at images.max_tokens={self.budget.max_tokens}"
+        start = f"{show_percent(self.small)} of targets are under 1 token at images.max_tokens={self.budget.max_tokens}"
         if not self.rescues:
             return f"{start}, and no larger budget helps: the pictures themselves are small"
-        best = self.rescues[-1]
-        return f"{start}; images.max_tokens={best.max_tokens} would bring it to {best.small:.0%}"
+        best = next((rescue for rescue in self.rescues if rescue.small <= _WORTH * self.small), None)
+        if best is None:
+            last = self.rescues[-1]
+            return f"{start}, and larger budgets hardly help: {show_percent(last.small)} are at {last.max_tokens}"
+        return f"{start}; images.max_tokens={best.max_tokens} would bring it to {show_percent(best.small)}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,31 @@ class PictureSizes:
     shrunk: float  # share with more pixels than the budget, which are made smaller for the model
 
 
+class Lengths(NamedTuple):
+    """Tokens of the samples that training would make of the records, at the model's budget."""
+
+    samples: int
+    median: int
+    longest: int
+    limit: int | None  # what the recipe takes; None without one
+    too_long: int  # samples beyond it
+    longest_answer: int  # its end token counted
+    max_new_tokens: int | None  # what an evaluation lets the model write; None without a recipe
+
+    @property
+    def advice(self) -> str | None:
+        """What to change; None where everything fits."""
+        if self.max_new_tokens is not None and self.longest_answer > self.max_new_tokens:
+            return (
+                f"the longest true answer has {self.longest_answer} tokens, and evaluations stop after"
+                f" {self.max_new_tokens}: set evaluate.max_new_tokens={self.longest_answer}"
+            )
+        if self.limit is not None and self.too_long:
+            share = show_percent(self.too_long / self.samples)
+            return f"{share} of samples have more than the {self.limit} tokens of the recipe, up to {self.longest}"
+        return None
+
+
 @dataclass(frozen=True)
 class Census:
     """What the records hold, beside what is wrong with them."""
@@ -102,6 +131,18 @@ class Census:
     has_classes: bool  # labels repeat; else they are phrases, each its own
     box_sizes: BoxSizes | None  # None without sound boxes
     picture_sizes: PictureSizes | None  # None where no picture could be read
+    lengths: Lengths | None = None  # None where no tokenizer was at hand
+
+    @property
+    def advice(self) -> list[str]:
+        """What to change in the recipe."""
+        found = (self.box_sizes.advice if self.box_sizes else None, self.lengths.advice if self.lengths else None)
+        return [words for words in found if words is not None]
+
+
+def show_percent(share: float) -> str:
+    """`12 %`; `< 1 %` for less, and `0 %` for nothing."""
+    return "< 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")
 
 
 def take_census(
@@ -182,12 +223,13 @@ def _in_tokens(areas: np.ndarray, originals: np.ndarray, budget: Budget) -> np.n
 
 
 def _find_rescues(areas: np.ndarray, originals: np.ndarray, budget: Budget) -> Iterator[Rescue]:
-    """Larger budgets, as long as each helps and many targets are still small."""
+    """Budgets doubled again and again, as long as that helps and many targets are still small."""
     small = float((_in_tokens(areas, originals, budget) < 1).mean())
-    for factor in _RESCUES:
-        larger = Budget(budget.family, budget.min_pixels, budget.max_pixels * factor)
+    larger = budget
+    while small >= _FEW and larger.max_tokens < _MOST_TOKENS:
+        larger = Budget(budget.family, budget.min_pixels, larger.max_pixels * 2)
         left = float((_in_tokens(areas, originals, larger) < 1).mean())
-        if small < _FEW or left >= small:
+        if left >= small and larger.max_pixels > originals.max():
             return
         small = left
         yield Rescue(larger.max_tokens, left)
@@ -241,5 +283,7 @@ def _find_variants(counts: Mapping[str, int], first: Mapping[str, Record]) -> It
         spellings[" ".join(label.casefold().split())].append(label)
     for usual, *others in spellings.values():
         for other in others:
-            message = f"{other!r} ({counts[other]} targets) is {usual!r} ({counts[usual]} targets) but for case or spaces"
+            message = (
+                f"{other!r} ({counts[other]} targets) is {usual!r} ({counts[usual]} targets) but for case or spaces"
+            )
             yield finding_of("label_variants", first[other], message)

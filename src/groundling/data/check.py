@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,6 +64,7 @@ class Examination:
     census: Census
     cases: list[Case]  # every record, in order
     judgement: Judgement  # of every box
+    pairs: list[Pair]  # pictures that are, or look like, another record's
     rejected: list[Rejected]
     seconds: float
 
@@ -86,19 +88,23 @@ def examine(
     budget: Budget | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int, int], None] | None = None,
+    looks: Mapping[Path, Look] | None = None,
 ) -> Examination:
     """What is wrong or odd with the records, and what they hold.
 
     `records` may come from several files: pictures that two of them share are found. `rejected` are the lines that
     `scan_records` passed over. With `budget`, boxes too small to be seen after resizing are found. Each picture is
-    opened once; `progress` is told (pictures done, pictures in all) after each.
+    opened once; `progress` is told (pictures done, pictures in all) after each. `looks` are what the pictures showed,
+    where they have been looked at already.
     """
     start = time.monotonic()
-    paths = (record.image for record in records if record.image is not None)
-    looks = look_at_pictures(paths, max_pixels=max_pixels, progress=progress)
+    if looks is None:
+        paths = (record.image for record in records if record.image is not None)
+        looks = look_at_pictures(paths, max_pixels=max_pixels, progress=progress)
     cases = [Case.of(record, _look_of(record, looks)) for record in records]
     judgement = judge_boxes(cases)
     rejected = list(rejected)
+    pairs = [*pair_leaks(cases), *pair_lookalikes(cases)]
     census = take_census(cases, judgement.boxes, rejected, budget)
     findings = [
         *map(finding_of_line, rejected),
@@ -114,17 +120,16 @@ def examine(
         *find_doubts(records),
         *find_duplicate_ids(records),
         *find_repeated_questions(cases),
-        *find_leaks(cases),
-        *find_lookalikes(cases),
+        *map(finding_of_pair, pairs),
         *find_class_faults(census, records),
     ]
-    return Examination(sort_findings(findings), census, cases, judgement, rejected, time.monotonic() - start)
+    return Examination(sort_findings(findings), census, cases, judgement, pairs, rejected, time.monotonic() - start)
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------
 
 
-def _look_of(record: Record, looks: dict[Path, Look]) -> Look | None:
+def _look_of(record: Record, looks: Mapping[Path, Look]) -> Look | None:
     if record.image is not None:
         return looks[record.image]
     return None if record.answer is not None else Look(fault="missing_picture", reason="the record names no picture")
@@ -223,36 +228,47 @@ def _right_answer(record: Record) -> Hashable:
     return record.answer, frozenset((target.numbers, target.label) for target in record.targets)
 
 
-def find_leaks(cases: Sequence[Case]) -> Iterator[Finding]:
+class Pair(NamedTuple):
+    """A record whose picture is, or looks like, that of an earlier one."""
+
+    code: str  # leak, near_leak or near_duplicate
+    record: Record
+    earlier: Record
+
+
+def pair_leaks(cases: Sequence[Case]) -> Iterator[Pair]:
     """Records whose picture, by its pixels, an earlier file has."""
     first: dict[Hashable, Record] = {}
     for case in cases:
-        record = case.record
-        if record.image is None:
+        if case.record.image is None:
             continue
-        earlier = first.setdefault(_picture_key(case), record)
-        if earlier.file != record.file:
-            message = f"{record.image} is the picture of {earlier.place} too ({earlier.image})"
-            yield finding_of("leak", record, message)
+        earlier = first.setdefault(_picture_key(case), case.record)
+        if earlier.file != case.record.file:
+            yield Pair("leak", case.record, earlier)
 
 
-def find_lookalikes(cases: Sequence[Case]) -> Iterator[Finding]:
+def pair_lookalikes(cases: Sequence[Case]) -> Iterator[Pair]:
     """Records whose picture looks like one of an earlier file; pictures that look like another of their file, once."""
-    by_digest: dict[str, list[Case]] = {}
-    for case in cases:
-        if case.look is not None and case.look.digest is not None:
-            by_digest.setdefault(case.look.digest, []).append(case)
+    by_digest: dict[str, list[Record]] = {}
+    sketches: dict[str, bytes] = {}
+    for record, look, _ in cases:
+        if look is not None and look.digest is not None and look.sketch is not None:
+            by_digest.setdefault(look.digest, []).append(record)
+            sketches[look.digest] = look.sketch
     groups = list(by_digest.values())
-    looks = [group[0].look for group in groups]
-    sketches = np.frombuffer(b"".join(look.sketch or b"" for look in looks if look), dtype=np.uint8)
+    levels = np.frombuffer(b"".join(sketches.values()), dtype=np.uint8).reshape(-1, SIDE, SIDE)
     numbers = {file: number for number, file in enumerate(dict.fromkeys(case.record.file for case in cases))}
-    files = np.array([numbers[group[0].record.file] for group in groups], dtype=np.int64)
-    found = match(sketches.reshape(-1, SIDE, SIDE), files)
+    files = np.array([numbers[group[0].file] for group in groups], dtype=np.int64)
+    found = match(levels, files)
     for number in np.flatnonzero(found.other_file >= 0).tolist():
-        earlier = groups[found.other_file[number]][0].record
-        for case in groups[number]:
-            message = f"{case.record.image} looks like the picture of {earlier.place} ({earlier.image})"
-            yield finding_of("near_leak", case.record, message)
+        for record in groups[number]:
+            yield Pair("near_leak", record, groups[found.other_file[number]][0])
     for number in np.flatnonzero(found.same_file >= 0).tolist():
-        record, earlier = groups[number][0].record, groups[found.same_file[number]][0].record
-        yield finding_of("near_duplicate", record, f"{record.image} looks like {earlier.image} of {earlier.place}")
+        yield Pair("near_duplicate", groups[number][0], groups[found.same_file[number]][0])
+
+
+def finding_of_pair(pair: Pair) -> Finding:
+    """The finding about the later of two records."""
+    how = "is" if pair.code == "leak" else "looks like"
+    message = f"{pair.record.image} {how} the picture of {pair.earlier.place} ({pair.earlier.image})"
+    return finding_of(pair.code, pair.record, message)

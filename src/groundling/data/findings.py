@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 from groundling.data.record import Record, Rejected
 
 Level = Literal["error", "warning", "note"]
+Key = tuple[str | None, int | None, str | None]
 
 
 class Code(NamedTuple):
@@ -124,7 +125,7 @@ CODES: dict[str, Code] = {
     "too_long": Code(
         "warning",
         "a sample of more tokens than the recipe takes, which training leaves out",
-        "raise data.max_length, or lower images.max_tokens",
+        "raise data.max_length, and train.pack_tokens where it is set; or lower images.max_tokens",
     ),
     "near_duplicate": Code(
         "note",
@@ -134,7 +135,9 @@ CODES: dict[str, Code] = {
     "more_frames": Code(
         "note", "a picture file with several frames or pages", "nothing, if the boxes were drawn on the first frame"
     ),
-    "rare_class": Code("note", "a class with few targets beside the others", "collect more, or do not expect it learned"),
+    "rare_class": Code(
+        "note", "a class with few targets beside the others", "collect more, or do not expect it learned"
+    ),
     "unbalanced": Code(
         "note",
         "a class with far more targets than most",
@@ -159,6 +162,11 @@ class Finding:
     cure: str
 
     @property
+    def key(self) -> Key:
+        """Which record it is about, as `key_of` that record."""
+        return self.file, self.line, self.record
+
+    @property
     def place(self) -> str:
         """`file:line` for messages; the record's id where it came from no file."""
         return f"{self.file}:{self.line}" if self.file else f"record {self.record!r}"
@@ -167,8 +175,8 @@ class Finding:
 def finding_of(code: str, record: Record, message: str, *, cure: str | None = None) -> Finding:
     """A finding about a record, with its code's usual cure unless another is given."""
     level, _, usual_cure = CODES[code]
-    file, line = _origin(record)
-    return Finding(code, level, record.id, file, line, message, cure or usual_cure)
+    file, line, name = key_of(record)
+    return Finding(code, level, name, file, line, message, cure or usual_cure)
 
 
 def finding_of_line(rejected: Rejected) -> Finding:
@@ -177,15 +185,20 @@ def finding_of_line(rejected: Rejected) -> Finding:
     return Finding("unreadable_record", level, None, rejected.file, rejected.line, rejected.reason, cure)
 
 
+def key_of(record: Record) -> Key:
+    """File, line and id, which tell a record from others; one that came from no file has only its id."""
+    return (None if record.file is None else str(record.file)), record.line, record.id
+
+
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """The findings by file and line."""
     return sorted(findings, key=lambda finding: (finding.file or "", finding.line or 0))
 
 
 def usable(records: Iterable[Record], findings: Iterable[Finding]) -> list[Record]:
-    """The records without an error-level finding. Those that came from no file are told apart by their ids."""
-    bad = {(finding.file, finding.line, finding.record) for finding in findings if finding.level == "error"}
-    return [record for record in records if (*_origin(record), record.id) not in bad]
+    """The records without an error-level finding."""
+    bad = {finding.key for finding in findings if finding.level == "error"}
+    return [record for record in records if key_of(record) not in bad]
 
 
 def group_by_code(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
@@ -221,7 +234,3 @@ def _summary_block(code: str, found: Sequence[Finding]) -> str:
     cures = sorted({finding.cure for finding in found})
     head = f"{CODES[code].level:<8} {code:<18} {len(found):>7}  first: {found[0].place}"
     return "\n".join([head, f"{'':9}{CODES[code].meaning}", *(f"{'':9}-> {cure}" for cure in cures)])
-
-
-def _origin(record: Record) -> tuple[str | None, int | None]:
-    return (None if record.file is None else str(record.file)), record.line

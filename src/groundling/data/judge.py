@@ -6,7 +6,8 @@ file: a hundred boxes that all end just where another frame ends, and nowhere ne
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -57,6 +58,21 @@ class JudgedBox(NamedTuple):
     def is_sound(self) -> bool:
         """Whether it is a box inside its picture, to what is clipped."""
         return self.code in (None, "clipped")
+
+    @property
+    def covers_picture(self) -> bool:
+        """Whether it is a sound box around nearly all of its picture."""
+        left, top, right, bottom = self.box
+        frame = self.case.frame
+        return frame is not None and self.is_sound and (right - left) * (bottom - top) >= _WHOLE * frame.area
+
+    def seen_sides(self, budget: Budget) -> tuple[float, float]:
+        """About how wide and high a sound box is as the model sees it, in pixels; infinite for others."""
+        if self.case.frame is None or not self.is_sound:
+            return math.inf, math.inf
+        left, top, right, bottom = self.box
+        scale = budget.estimate_scale(self.case.frame)
+        return (right - left) * scale, (bottom - top) * scale
 
 
 class Proof(NamedTuple):
@@ -110,7 +126,7 @@ def _overhang(numbers: tuple[float, ...], frame: Frame | None) -> float:
     return max((pixels / max(1, side / 100) for pixels, side in _beyond(numbers, frame)), default=0.0)
 
 
-def _pixels_beyond(numbers: tuple[float, ...], frame: Frame | None) -> float:
+def pixels_beyond(numbers: tuple[float, ...], frame: Frame | None) -> float:
     """How far x, y, x, y ... leave the frame, in pixels."""
     return max((pixels for pixels, _ in _beyond(numbers, frame)), default=0.0)
 
@@ -273,7 +289,7 @@ def find_box_faults(boxes: Iterable[JudgedBox]) -> Iterator[Finding]:
     """Boxes that are inverted, empty, fractions, or outside their picture."""
     for case, number, box, code in boxes:
         if code in ("outside", "clipped"):
-            pixels = _pixels_beyond(box, case.frame)
+            pixels = pixels_beyond(box, case.frame)
             message = f"{_box_text(number, box)} leaves its {case.frame} picture by {pixels:g} pixels"
             yield finding_of(code, case.record, message)
         elif code in ("inverted", "empty", "looks_normalized"):
@@ -285,27 +301,20 @@ def find_tiny_boxes(boxes: Iterable[JudgedBox], budget: Budget | None) -> Iterat
     if budget is None:
         return
     for found in boxes:
-        case, number, box, _ = found
-        if case.frame is None or not found.is_sound:
-            continue
-        scale = budget.estimate_scale(case.frame)
-        width, height = (box[2] - box[0]) * scale, (box[3] - box[1]) * scale
+        width, height = found.seen_sides(budget)
         if min(width, height) < SMALLEST_SIDE:
             seen = f"is about {width:.1f}x{height:.1f} pixels as the model sees it"
             side = budget.family.token_side
-            message = f"{_box_text(number, box)} {seen}; a visual token covers {side}x{side}"
-            yield finding_of("tiny", case.record, message)
+            message = f"{_box_text(found.number, found.box)} {seen}; a visual token covers {side}x{side}"
+            yield finding_of("tiny", found.case.record, message)
 
 
 def find_whole_pictures(boxes: Iterable[JudgedBox]) -> Iterator[Finding]:
     """Sound boxes that cover nearly all of their picture."""
     for found in boxes:
-        case, number, (left, top, right, bottom), _ = found
-        if case.frame is None or not found.is_sound:
-            continue
-        if (right - left) * (bottom - top) >= _WHOLE * case.frame.area:
-            message = f"{_box_text(number, found.box)} covers its {case.frame} picture"
-            yield finding_of("whole_picture", case.record, message)
+        if found.covers_picture:
+            message = f"{_box_text(found.number, found.box)} covers its {found.case.frame} picture"
+            yield finding_of("whole_picture", found.case.record, message)
 
 
 def find_point_faults(cases: Iterable[Case]) -> Iterator[Finding]:
@@ -314,7 +323,7 @@ def find_point_faults(cases: Iterable[Case]) -> Iterator[Finding]:
         for number, target in enumerate(case.record.targets):
             if target.point is None or (code := point_fault(target.point, case.frame)) is None:
                 continue
-            where = f"{_pixels_beyond(target.point, case.frame):g} pixels outside its {case.frame} picture"
+            where = f"{pixels_beyond(target.point, case.frame):g} pixels outside its {case.frame} picture"
             yield finding_of(code, case.record, f"target {number}: point {list(target.point)} is {where}")
 
 

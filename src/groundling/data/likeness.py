@@ -1,13 +1,13 @@
 """Pictures that look alike, though their pixels differ: compressed again, resized, a little brightened or cropped.
 
 A picture's sketch is its grey levels on a grid of SIDE x SIDE. Two pictures are alike where two things hold. Their
-difference hashes, 128 bits that say where grey rises from one cell to the next (to the right and downwards, on half the
-sketch's grid), differ in at most FAR bits; and no cell of their sketches, once both have mean 0 and deviation 1, differs
-by more than LOCAL, so that screens of one program, alike but for a few icons, stay apart.
+difference hashes, 128 bits that say where grey rises from one cell to the next (to the right and downwards, on half
+the sketch's grid), differ in at most FAR bits; and no cell of their sketches, once both have mean 0 and deviation 1,
+differs by more than LOCAL, so that screens of one program, alike but for a few icons, stay apart.
 
 Measured on 50 photographs, scans and screenshots (2026-11-25): every JPEG copy of quality 60 or 20, every copy of half
-and of quarter size, every gamma of 0.8 is alike, 58 % of those with 1 % cropped from each side; no mirrored one, and no
-two of the pictures.
+and of quarter size and every gamma of 0.8 is alike, 58 % of those with 1 % cropped from each side; no mirrored one, and
+no two of the pictures.
 """
 
 from __future__ import annotations

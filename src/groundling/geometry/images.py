@@ -248,7 +248,9 @@ def _check_size(size_wh: tuple[int, int], max_pixels: int) -> None:
     if min(size_wh) < 1:
         raise ImageError(f"{width}x{height}: a picture has at least one pixel")
     if width * height > max_pixels:
-        raise ImageSizeError(f"{width}x{height} is {width * height} pixels, more than the {max_pixels} allowed; {_RAISE}")
+        raise ImageSizeError(
+            f"{width}x{height} is {width * height} pixels, more than the {max_pixels} allowed; {_RAISE}"
+        )
     if max(size_wh) > MAX_ASPECT * min(size_wh):
         raise ImageSizeError(f"{width}x{height} is longer than {MAX_ASPECT} times its shorter side; cut it into pieces")
 
