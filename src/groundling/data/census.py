@@ -256,14 +256,16 @@ def find_class_faults(census: Census, records: Sequence[Record]) -> Iterator[Fin
         return
     first = _first_records(records)
     counts = {count.label: count.targets for count in census.classes}
-    yield from _find_variants(counts, first)
+    variants = _find_variants(counts)
+    for label, usual in variants.items():
+        message = f"{label!r} ({counts[label]} targets) is {usual!r} ({counts[usual]} targets) but for case or spaces"
+        yield finding_of("label_variants", first[label], message)
     middle = float(np.median(list(counts.values())))
     for label, count in counts.items():
-        if count < _RARE and count < _RARE_SHARE * middle:
-            message = f"{label!r} has {count} targets, the middle one of {len(counts)} classes has {middle:g}"
+        message = f"{label!r} has {count} targets, the middle one of {len(counts)} classes has {middle:g}"
+        if count < _RARE and count < _RARE_SHARE * middle and label not in variants:
             yield finding_of("rare_class", first[label], message)
         if count > _FREQUENT * middle and len(counts) > 2:
-            message = f"{label!r} has {count} targets, the middle one of {len(counts)} classes has {middle:g}"
             yield finding_of("unbalanced", first[label], message)
 
 
@@ -276,14 +278,12 @@ def _first_records(records: Iterable[Record]) -> dict[str, Record]:
     return first
 
 
-def _find_variants(counts: Mapping[str, int], first: Mapping[str, Record]) -> Iterator[Finding]:
-    """Labels that differ from a more frequent one in case or spaces only."""
-    spellings: dict[str, list[str]] = defaultdict(list)
+def _find_variants(counts: Mapping[str, int]) -> dict[str, str]:
+    """Labels that differ in case or spaces only from a more frequent one, with that one."""
+    usual: dict[str, str] = {}
+    variants: dict[str, str] = {}
     for label in counts:  # the most frequent first
-        spellings[" ".join(label.casefold().split())].append(label)
-    for usual, *others in spellings.values():
-        for other in others:
-            message = (
-                f"{other!r} ({counts[other]} targets) is {usual!r} ({counts[usual]} targets) but for case or spaces"
-            )
-            yield finding_of("label_variants", first[other], message)
+        spelling = " ".join(label.casefold().split())
+        if usual.setdefault(spelling, label) != label:
+            variants[label] = usual[spelling]
+    return variants
