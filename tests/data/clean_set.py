@@ -43,9 +43,7 @@ def _draw_picture(folder: Path, name: str, rng: np.random.Generator) -> list[Row
         rows.append({"question": f"the {label}", "targets": [{"label": label, "box": box}]})
     picture.save(folder / "images" / f"{name}.jpg", quality=90)
     size = {"width": width, "height": height}
-    return [
-        {"id": f"{name}-{place}", "image": f"images/{name}.jpg"} | size | row for place, row in enumerate(rows)
-    ]
+    return [{"id": f"{name}-{place}", "image": f"images/{name}.jpg"} | size | row for place, row in enumerate(rows)]
 
 
 def clouds(rng: np.random.Generator, width: int, height: int) -> Image.Image:

@@ -17,7 +17,7 @@ import numpy as np
 
 from groundling.data.findings import CODES, Finding, finding_of
 from groundling.data.look import Look
-from groundling.data.record import Record
+from groundling.data.record import Record, Target
 from groundling.dialect.family import Budget
 from groundling.geometry.boxes import Boxes, iou
 from groundling.geometry.frame import THOUSANDTHS, Frame
@@ -249,7 +249,8 @@ def _prove_resized(edges: np.ndarray, sides_wh: np.ndarray) -> Proof | None:
         under = ((ends <= close * length) & (ends > beneath * length)).sum(axis=0)
         begins = (starts < _BORDER / 2 * length).sum(axis=0)
         if min(*touches, *begins) >= _LEAST_TOUCHES and touches.sum() > 2 * under.sum():
-            best = max(best, (int(touches.sum()), name, length))
+            typical = float(np.median(ends[ends > close * length]))  # rounding may carry a few beyond it
+            best = max(best, (int(touches.sum()), name, typical))
     count, name, length = best
     if not count:
         return None
@@ -345,36 +346,43 @@ class Twins(NamedTuple):
 
 def twin_targets(record: Record) -> list[Twins]:
     """The targets of a record that an earlier one is too, each once, in the order of the later ones."""
-    if len(record.targets) < 2:
+    targets = record.targets
+    if len(targets) < 2:
         return []
-    places = [(len(target.numbers), target.numbers) for target in record.targets]  # points apart from boxes
-    numbers = sorted(range(len(places)), key=lambda number: (places[number], number))
+    sums = [(len(target.numbers), sum(target.numbers)) for target in targets]  # points apart from boxes
+    order = sorted(range(len(targets)), key=lambda number: (sums[number], number))
     twins: dict[int, Twins] = {}
-    for place, first in enumerate(numbers):
-        for second in numbers[place + 1 :]:
-            overlap = _overlap_of_twins(record, first, second)
-            if overlap is None:
+    for place, first in enumerate(order):
+        reach = _reach_of_twins(targets[first])
+        for second in order[place + 1 :]:
+            if sums[second][0] != sums[first][0] or sums[second][1] - sums[first][1] > reach:
                 break
+            overlap = _overlap(targets[first], targets[second])
             if overlap > SAME_BOX:
                 pair = Twins(min(first, second), max(first, second), overlap)
                 twins.setdefault(pair.later, pair)
     return [twins[later] for later in sorted(twins)]
 
 
-def _overlap_of_twins(record: Record, first: int, second: int) -> float | None:
-    """IoU of two targets, 0 for clearly different ones; None where all that start farther right are different too."""
-    a, b = record.targets[first], record.targets[second]
-    if a.numbers == b.numbers:
-        return float(a.label == b.label)
-    if a.box is None or b.box is None:
-        return None
-    room_x, room_y = ((1 - SAME_BOX) * (end - start) for start, end in (a.box[::2], a.box[1::2]))
-    if b.box[0] - a.box[0] > max(room_x, 0):
-        return None
-    if abs(b.box[1] - a.box[1]) > 2 * room_y or abs(b.box[2] - a.box[2]) > 2 * room_x or a.label != b.label:
+def _reach_of_twins(target: Target) -> float:
+    """By how much the sum of a twin's numbers exceeds those of a target at most.
+
+    Boxes of that IoU share so much of their common width that both ends together move by 1 / IoU - 1 of it at most.
+    """
+    if target.box is None:
         return 0.0
+    left, top, right, bottom = target.box
+    return max(0.0, (1 / SAME_BOX - 1) * (abs(right - left) + abs(bottom - top)))
+
+
+def _overlap(a: Target, b: Target) -> float:
+    """IoU of two targets; 0 for different labels, or points that are not the same."""
+    if a.label != b.label:
+        return 0.0
+    if a.numbers == b.numbers:
+        return 1.0
     unit = Frame(1, 1)
-    return float(iou(Boxes([a.box], unit), Boxes([b.box], unit))[0, 0])
+    return float(iou(Boxes([a.box], unit), Boxes([b.box], unit))[0, 0]) if a.box and b.box else 0.0
 
 
 def _box_text(number: int, box: Corners) -> str:

@@ -147,18 +147,25 @@ def _mend_size(draft: Draft, real: Frame) -> Draft:
     """The declared size replaced by the picture's own, where it is plainly wrong; else as it was.
 
     So it is where there is nothing to place; where it is off by a pixel or a hundredth, which moves no box by more than
-    that; and where the targets leave it and fit the real one. Targets that fit both may count in either.
+    that; and where the targets leave it and fit the real one. Targets that fit both may count in either. Sides that are
+    only swapped are never close: the picture was turned since, and its boxes were not.
     """
     record = draft.record
     declared = Frame(record.width or real.width, record.height or real.height)
     if declared == real:
         return draft
-    is_close = all(abs(a - b) <= max(1, b / 100) for a, b in zip(declared.size_wh, real.size_wh, strict=True))
-    if not record.targets or is_close or (_fit(record, real) and not _fit(record, declared)):
-        before = {"width": record.width, "height": record.height}
-        after = {"width": real.width, "height": real.height}
-        return draft.changed("wrong_size", before, after, **after)
-    return draft
+    is_plain = not record.targets or _are_close(declared, real) or (_fit(record, real) and not _fit(record, declared))
+    if not is_plain:
+        return draft
+    before = {"width": record.width, "height": record.height}
+    after = {"width": real.width, "height": real.height}
+    return draft.changed("wrong_size", before, after, **after)
+
+
+def _are_close(declared: Frame, real: Frame) -> bool:
+    is_swapped = declared.size_wh == real.size_wh[::-1]
+    sides = zip(declared.size_wh, real.size_wh, strict=True)
+    return not is_swapped and all(abs(told - side) <= max(1, side / 100) for told, side in sides)
 
 
 def _fit(record: Record, frame: Frame) -> bool:
