@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from groundling.data.check import CODES, Finding, check, summarize, usable, write_findings
+from groundling.data.check import CODES, Finding, check, summarize, usable
 from groundling.data.record import Record, Rejected, Target, read_records, scan_records, write_records
 from groundling.dialect.family import FAMILIES, Budget
 
@@ -197,24 +197,6 @@ def test_a_point_may_lie_a_little_outside(records: list[Record]) -> None:
 
 
 # ---- what is done with findings --------------------------------------------------------------------------------
-
-
-def test_findings_are_written_one_a_line(records: list[Record], tmp_path: Path) -> None:
-    findings = check(with_first(records, boxed(records[0], 10, 20, 10, 80)))
-    path = write_findings(findings, tmp_path / "new/folder")
-    assert path == tmp_path / "new/folder/findings.jsonl"
-    (line,) = path.read_text(encoding="utf-8").splitlines()
-    assert Finding(**json.loads(line)) == findings[0]
-    assert write_findings([], tmp_path).read_text() == ""
-
-
-def test_the_summary_says_what_where_and_how_to_mend_it(records: list[Record]) -> None:
-    planted = [boxed(records[0], 10, 20, 10, 80), replace(records[1], question="a <|pad|>"), *records[2:]]
-    lines = summarize(check(planted)).splitlines()
-    assert lines[0].split() == ["error", "empty", "1", "first:", f"{records[0].file}:1"]
-    assert lines[1].strip() == "a box without area"
-    assert lines[2].strip() == "-> draw it again, or use a point"
-    assert lines[-1] == "errors: 1, warnings: 0, notes: 1"
 
 
 def test_each_picture_is_opened_once(records: list[Record]) -> None:
