@@ -1,16 +1,28 @@
-"""The data doctor with a model in mind: `check` of the data room, at the budget of a checkpoint."""
+"""The data doctor with a model in mind: findings of the data room, at the budget and within the lengths of a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from groundling.data.check import Finding
+from groundling.data.census import Lengths
+from groundling.data.check import Examination, Finding, examine
 from groundling.data.check import check as check_records
-from groundling.data.record import Record
+from groundling.data.findings import finding_of, sort_findings
+from groundling.data.judge import Case
+from groundling.data.record import Record, scan_records
+from groundling.errors import SettingsError
+from groundling.geometry.images import MAX_PIXELS
 
 if TYPE_CHECKING:
+    from groundling.inference.batch import Sample
     from groundling.inference.predict import Grounder
+    from groundling.model.processor import Processor
+    from groundling.settings import Settings
+
+Progress = Callable[[int, int], None]  # told (done, in all)
 
 
 def check(records: Sequence[Record], model: str | Grounder | None = None) -> list[Finding]:
@@ -25,3 +37,117 @@ def check(records: Sequence[Record], model: str | Grounder | None = None) -> lis
 
         return check_records(records, budget=find_checkpoint(model).contract.budget)
     return check_records(records, budget=model.contract.budget)
+
+
+def examine_files(
+    files: Sequence[Path],
+    *,
+    settings: Settings | None = None,
+    model: str | None = None,
+    allow_absolute: bool = False,
+    max_pixels: int | None = None,
+    progress: Progress | None = None,
+) -> Examination:
+    """Everything about the records of some files; of several, leaks between them too.
+
+    A recipe's settings or a model give the budget to judge at, and the tokens of samples to measure. `max_pixels` of a
+    picture file are those of the recipe, else MAX_PIXELS, where it is None. SettingsError for both recipe and model.
+    """
+    if settings is not None and model is not None:
+        raise SettingsError("both --recipe and --model; the budget comes from one of them")
+    scans = [scan_records(file, allow_absolute=allow_absolute) for file in files]
+    processor = None if settings is None and model is None else _load_processor(settings, model)
+    examination = examine(
+        [record for scan in scans for record in scan.records],
+        rejected=[bad for scan in scans for bad in scan.rejected],
+        budget=processor.contract.budget if processor else None,
+        max_pixels=max_pixels or (settings.images.max_file_pixels if settings else MAX_PIXELS),
+        progress=progress,
+    )
+    return examination if processor is None else _with_lengths(examination, processor, settings)
+
+
+def _load_processor(settings: Settings | None, model: str | None) -> Processor:
+    from groundling.model.contract import recipe_contract
+    from groundling.model.load import find_checkpoint, load_processor
+
+    if settings is None:
+        return load_processor(find_checkpoint(str(model)))
+    base = find_checkpoint(settings.model.name, revision=settings.model.revision)
+    contract = recipe_contract(base.contract, settings, is_derived=base.is_contract_derived)
+    return load_processor(base).with_contract(contract)
+
+
+# ---- lengths ---------------------------------------------------------------------------------------------------
+
+
+class _Measured(NamedTuple):
+    """Tokens of one record's sample: all of them, and those of its answer with the end token."""
+
+    record: Record
+    tokens: int
+    answer: int
+
+
+def _with_lengths(examination: Examination, processor: Processor, settings: Settings | None) -> Examination:
+    """The examination with the lengths of its samples, and with the findings that they bring."""
+    findings = list(examination.findings)
+    measured = list(_measure_samples(examination.cases, processor, findings))
+    limit = _longest_sample(settings) if settings else None
+    if limit is not None:
+        findings += _find_too_long(measured, limit)
+    lengths = _sum_up(measured, limit, settings.evaluate.max_new_tokens if settings else None)
+    census = replace(examination.census, lengths=lengths)
+    return replace(examination, census=census, findings=sort_findings(findings))
+
+
+def _longest_sample(settings: Settings) -> int:
+    from groundling.training.records import longest_sample
+
+    return longest_sample(settings)
+
+
+def _measure_samples(cases: Iterable[Case], processor: Processor, findings: list[Finding]) -> Iterator[_Measured]:
+    """The samples that can be made; a finding is added for each that the answer form cannot hold."""
+    from groundling.inference.batch import IGNORED
+
+    for case in cases:
+        if case.look is not None and case.look.frame is None:
+            continue  # nothing can be made of it, which is found already
+        try:
+            sample = _expect_sample(case, processor)
+        except SettingsError as error:
+            findings.append(finding_of("unwritable", case.record, str(error)))
+            continue
+        yield _Measured(case.record, len(sample.input_ids), sum(label != IGNORED for label in sample.labels))
+
+
+def _expect_sample(case: Case, processor: Processor) -> Sample:
+    """A record's sample without its pixels."""
+    from groundling.inference.batch import encode_seen, encode_words
+
+    if case.look is None or case.look.frame is None:
+        return encode_words(processor, case.record, None)
+    return encode_seen(processor, case.record, case.look.frame, processor.expect(case.look.frame))
+
+
+def _find_too_long(measured: Iterable[_Measured], limit: int) -> Iterator[Finding]:
+    for record, tokens, answer in measured:
+        if tokens > limit:
+            message = f"its sample has {tokens} tokens, {answer} of them the answer; {limit} are taken at most"
+            yield finding_of("too_long", record, message)
+
+
+def _sum_up(measured: Sequence[_Measured], limit: int | None, max_new_tokens: int | None) -> Lengths | None:
+    if not measured:
+        return None
+    tokens = sorted(sample.tokens for sample in measured)
+    return Lengths(
+        samples=len(tokens),
+        median=tokens[len(tokens) // 2],
+        longest=tokens[-1],
+        limit=limit,
+        too_long=0 if limit is None else sum(count > limit for count in tokens),
+        longest_answer=max(sample.answer for sample in measured),
+        max_new_tokens=max_new_tokens,
+    )

@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -217,7 +217,8 @@ def check(
     records: Annotated[list[Path], typer.Argument(help="record files; of several, leaks between them too")],
     recipe: Annotated[Path | None, typer.Option(help="judge at this recipe's budget")] = None,
     model: Annotated[str | None, typer.Option(help="judge at this model's budget")] = None,
-    to: Annotated[Path | None, typer.Option(help="folder for findings.jsonl")] = None,
+    to: Annotated[Path | None, typer.Option(help="folder for findings.jsonl and check.html")] = None,
+    fix: Annotated[Path | None, typer.Option(help="file to write what can be mended to", metavar="OUT.jsonl")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 for warnings too")] = False,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
     max_file_pixels: MaxFilePixels = None,
@@ -226,37 +227,34 @@ def check(
     """Tell what is wrong with data before a GPU-hour is spent on it."""
     import dataclasses
 
-    from groundling.data.check import check, summarize, write_findings
-    from groundling.data.record import scan_records
-    from groundling.geometry.images import MAX_PIXELS
+    from groundling.checking import examine_files
+    from groundling.data.check_page import write_examination
+    from groundling.data.check_summary import describe
+    from groundling.data.mend import mend, refuse_place, write_mended
+    from groundling.settings import load_settings
 
-    if recipe is not None and model is not None:
-        raise SettingsError("both --recipe and --model; the budget comes from one of them")
-    settings = None if recipe is None else _load_settings(recipe)
-    if settings is not None and max_file_pixels is None:
-        max_file_pixels = settings.images.max_file_pixels
-    scans = [scan_records(file, allow_absolute=allow_absolute) for file in records]
-    everything = [record for scan in scans for record in scan.records]
-    with _progress("pictures") as progress:
-        findings = check(
-            everything,
-            rejected=[bad for scan in scans for bad in scan.rejected],
-            budget=_find_budget(settings, model),
-            max_pixels=max_file_pixels or MAX_PIXELS,
+    settings = None if recipe is None else load_settings(recipe)
+    if fix is not None:
+        refuse_place(fix, records)
+    with _progress("pictures") as progress, nullcontext() if recipe is model is None else _quiet_libraries():
+        found = examine_files(
+            records,
+            settings=settings,
+            model=model,
+            allow_absolute=allow_absolute,
+            max_pixels=max_file_pixels,
             progress=progress,
         )
     if to is not None:
-        _say(str(write_findings(findings, to)))
-    print(json.dumps([dataclasses.asdict(finding) for finding in findings]) if as_json else summarize(findings))
-    levels = {finding.level for finding in findings}
+        _say("\n".join(str(file) for file in write_examination(found, to)))
+    if fix is not None:
+        mended = mend(found)
+        write_mended(mended, fix, allow_absolute=allow_absolute)
+        _say(f"{fix}: {mended.summary}")
+    print(json.dumps([dataclasses.asdict(each) for each in found.findings]) if as_json else describe(found))
+    levels = {finding.level for finding in found.findings}
     if "error" in levels or (strict and "warning" in levels):
         raise typer.Exit(1)
-
-
-def _load_settings(recipe: Path) -> Any:
-    from groundling.settings import load_settings
-
-    return load_settings(recipe)
 
 
 def _tell_notes(recipe: str) -> None:
@@ -266,19 +264,6 @@ def _tell_notes(recipe: str) -> None:
     if _is_speaker():
         for note in read_recipe(recipe).notes:
             _say(f"note: {note}")
-
-
-def _find_budget(settings: Any, model: str | None) -> Any:
-    if settings is None and model is None:
-        return None
-    with _quiet_libraries():
-        from groundling.model.contract import recipe_contract
-        from groundling.model.load import find_checkpoint
-
-        if settings is None:
-            return find_checkpoint(str(model)).contract.budget
-        base = find_checkpoint(settings.model.name, revision=settings.model.revision)
-        return recipe_contract(base.contract, settings, is_derived=base.is_contract_derived).budget
 
 
 @app.command()

@@ -15,6 +15,10 @@ class ImageError(GroundlingError, ValueError):
     """A picture that cannot be read, or must not be (too large, a float picture, a damaged file)."""
 
 
+class ImageSizeError(ImageError):
+    """A picture of too many pixels, or too long for its width: its file may be sound."""
+
+
 class FrameError(GroundlingError, ValueError):
     """Coordinates without a usable frame, or two frames where one was needed."""
 

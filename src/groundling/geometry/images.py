@@ -23,7 +23,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from groundling.errors import ImageError
+from groundling.errors import ImageError, ImageSizeError
 from groundling.geometry.frame import Frame
 
 Source = str | Path | bytes | Image.Image | np.ndarray
@@ -42,6 +42,8 @@ MAX_ASPECT = 200  # the longer side by the shorter; the families' processors ref
 
 # No format that runs a program (EPS), draws vectors, or has no mark of its own to be known by (TGA).
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "PPM", "JPEG2000")
+
+_MANY_FRAMES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # not MPO: a phone's JPEG with its gain map
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE = 0x0102
@@ -82,11 +84,29 @@ def open_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     cannot be read whole, is too large or too long, holds floats, or lies on the web.
     """
     with _opened(source, max_pixels) as image:
-        with _pillow_limit(max_pixels) if _area(image) > _PILLOW_LIMIT else nullcontext():
-            image.load()
-        _check_size(image.size, max_pixels)  # HEIC may say another size than it holds
-        orientation = _orientation(image)
-        rgb = _to_rgb(image)
+        return _decode(image, max_pixels)
+
+
+class FirstFrame(NamedTuple):
+    """A picture as `open_image` gives it, and whether its file holds more: an animation, or further pages."""
+
+    picture: Image.Image
+    has_more: bool
+
+
+def open_first_frame(source: Source, *, max_pixels: int = MAX_PIXELS) -> FirstFrame:
+    """As `open_image`, telling whether frames were passed over."""
+    with _opened(source, max_pixels) as image:
+        has_more = image.format in _MANY_FRAMES and bool(getattr(image, "is_animated", False))  # Pillow 11.3 to 13.0
+        return FirstFrame(_decode(image, max_pixels), has_more)
+
+
+def _decode(image: Image.Image, max_pixels: int) -> Image.Image:
+    with _pillow_limit(max_pixels) if _area(image) > _PILLOW_LIMIT else nullcontext():
+        image.load()
+    _check_size(image.size, max_pixels)  # HEIC may say another size than it holds
+    orientation = _orientation(image)
+    rgb = _to_rgb(image)
     upright = turn_image(rgb, orientation)
     upright.info = {}  # or a second reader would turn it once more
     return upright
@@ -155,9 +175,9 @@ def _opened(source: Source, max_pixels: int) -> Generator[Image.Image, None, Non
             _check_size(image.size, max_pixels)
             yield image
     except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
     except Image.DecompressionBombError:
-        raise ImageError(f"{name}: its header claims more than the {max_pixels} pixels allowed; {_RAISE}") from None
+        raise ImageSizeError(f"{name}: its header claims more than the {max_pixels} pixels allowed; {_RAISE}") from None
     except UnidentifiedImageError:
         raise ImageError(
             f"{name}: no picture of a known kind ({', '.join(FORMATS)}), or its header is damaged"
@@ -236,9 +256,11 @@ def _check_size(size_wh: tuple[int, int], max_pixels: int) -> None:
     if min(size_wh) < 1:
         raise ImageError(f"{width}x{height}: a picture has at least one pixel")
     if width * height > max_pixels:
-        raise ImageError(f"{width}x{height} is {width * height} pixels, more than the {max_pixels} allowed; {_RAISE}")
+        raise ImageSizeError(
+            f"{width}x{height} is {width * height} pixels, more than the {max_pixels} allowed; {_RAISE}"
+        )
     if max(size_wh) > MAX_ASPECT * min(size_wh):
-        raise ImageError(f"{width}x{height} is longer than {MAX_ASPECT} times its shorter side; cut it into pieces")
+        raise ImageSizeError(f"{width}x{height} is longer than {MAX_ASPECT} times its shorter side; cut it into pieces")
 
 
 def _area(image: Image.Image) -> int:
