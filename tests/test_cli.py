@@ -146,6 +146,50 @@ def test_check_at_a_models_budget_finds_what_is_too_small_to_see(call: Call, tmp
     assert "tiny" in call("check", tmp_path / "data" / "small.jsonl", "--model", "tiny").out
 
 
+def test_check_writes_a_page_and_mends(call: Call, tmp_path: Path) -> None:
+    records, fixed = broken_records(tmp_path / "data"), tmp_path / "data" / "fixed.jsonl"
+    ended = call("check", records, "--to", tmp_path / "found", "--fix", fixed)
+    assert ended.code == 1, "the errors of the source are told all the same"
+    assert "errors: 3" in ended.out and f"{fixed}: 9 records, 0 of them changed; 3 left out" in ended.err
+    assert (tmp_path / "found" / "check.html").is_file()
+    assert len((tmp_path / "data" / "fixed.rejected.jsonl").read_text().splitlines()) == 3
+    assert call("check", fixed, "--strict").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--fix", "records.jsonl"], "is the record file itself"),
+        (["--fix", "elsewhere/fixed.jsonl"], "do not lie below elsewhere"),
+        (["records.jsonl", "--fix", "fixed.jsonl"], "--fix mends one record file, not 2"),
+        (["--recipe", "tiny", "--model", "tiny"], "both --recipe and --model"),
+        (["--recipe", "nosuch"], "no recipe nosuch"),
+    ],
+)
+def test_check_used_wrongly_ends_with_2(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    shutil.copytree(PICTURES, tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "data")
+    ended = call("check", "records.jsonl", *words)
+    assert ended.code == 2 and ended.err.count("error: ") == 1 and said in ended.err
+    assert not (tmp_path / "data" / "elsewhere").exists()
+
+
+def test_check_at_a_recipe_tells_lengths(call: Call, tmp_path: Path) -> None:
+    ended = call("check", PICTURES / "records.jsonl", "--recipe", "tiny")
+    assert "9 samples: " in ended.out and "(the recipe takes " in ended.out
+
+
+def test_check_needs_no_torch(tmp_path: Path) -> None:
+    code = f"import sys; sys.argv = ['groundling', 'check', {str(PICTURES / 'records.jsonl')!r}]\n"
+    code += "from groundling.cli import main\ntry:\n    main()\nfinally:\n"
+    code += "    print('loaded', list(sys.modules), file=sys.stderr)"
+    done, _ = run_process("-c", code)
+    assert done.returncode == 0 and "errors: 0" in done.stdout
+    assert not [name for name in ("torch", "transformers") if f"'{name}'" in done.stderr]
+
+
 def test_convert_and_export_come_back(call: Call, tmp_path: Path) -> None:
     ended = call("export", PICTURES / "records.jsonl", "tutorial", tmp_path / "t" / "tutorial.jsonl")
     assert ended.code == 0 and "7 written, 2 rejected" in ended.err  # the tutorial's form holds one box

@@ -91,8 +91,10 @@ class _Measured(NamedTuple):
 
 def _with_lengths(examination: Examination, processor: Processor, settings: Settings | None) -> Examination:
     """The examination with the lengths of its samples, and with the findings that they bring."""
-    findings = list(examination.findings)
-    measured = list(_measure_samples(examination.cases, processor, findings))
+    cases = [case for case in examination.cases if case.look is None or case.look.frame is not None]
+    tried = [_measure(case, processor) for case in cases]  # nothing can be made of the others, which is found already
+    measured = [sample for sample in tried if isinstance(sample, _Measured)]
+    findings = [*examination.findings, *(found for found in tried if isinstance(found, Finding))]
     limit = _longest_sample(settings) if settings else None
     if limit is not None:
         findings += _find_too_long(measured, limit)
@@ -107,19 +109,15 @@ def _longest_sample(settings: Settings) -> int:
     return longest_sample(settings)
 
 
-def _measure_samples(cases: Iterable[Case], processor: Processor, findings: list[Finding]) -> Iterator[_Measured]:
-    """The samples that can be made; a finding is added for each that the answer form cannot hold."""
+def _measure(case: Case, processor: Processor) -> _Measured | Finding:
+    """A record's sample in tokens; a finding where the answer form cannot hold it."""
     from groundling.inference.batch import IGNORED
 
-    for case in cases:
-        if case.look is not None and case.look.frame is None:
-            continue  # nothing can be made of it, which is found already
-        try:
-            sample = _expect_sample(case, processor)
-        except SettingsError as error:
-            findings.append(finding_of("unwritable", case.record, str(error)))
-            continue
-        yield _Measured(case.record, len(sample.input_ids), sum(label != IGNORED for label in sample.labels))
+    try:
+        sample = _expect_sample(case, processor)
+    except SettingsError as error:
+        return finding_of("unwritable", case.record, str(error))
+    return _Measured(case.record, len(sample.input_ids), sum(label != IGNORED for label in sample.labels))
 
 
 def _expect_sample(case: Case, processor: Processor) -> Sample:
