@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from groundling.data.formats.chat import Unplaced, declared_frame
+from groundling.data.formats.found import BoxForm
 from groundling.data.frame_proof import CANDIDATES, prove_frame
 from groundling.data.sources import FORMATS
 from groundling.dialect.answer import Item
@@ -32,13 +34,22 @@ def test_each_format_has_its_row(page: str, format: str):
     assert format in rows(page)
 
 
-@pytest.mark.parametrize("format", ["label-studio", "cvat", "odvg"])
+LABELLED = [*(name for name, format in FORMATS.items() if "asking" in format.heeds), "refcoco"]
+
+
+@pytest.mark.parametrize("format", LABELLED)
 def test_the_options_are_those_it_takes(page: str, format: str):
-    named = set(re.findall(r"--([a-z-]+)", rows(page)[format]))
+    options = {"boxes": "box_form", "one-based": "one_based"}
+    named = {options.get(name, name) for name in re.findall(r"--([a-z-]+)", rows(page)[format])}
     assert named == set(FORMATS[format].heeds) - {"asking"}
 
 
-@pytest.mark.parametrize("format", [name for name, format in FORMATS.items() if "asking" not in format.heeds])
+def test_each_form_of_boxes_is_named(page: str):
+    for form in get_args(BoxForm):
+        assert f"`{form}`" in page or f"`--boxes {form}`" in page or form.endswith("-fractions")
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name not in LABELLED])
 def test_a_frame_is_declared_or_proven_where_the_table_says_so(page: str, format: str):
     assert ("declared, or proven" in rows(page)[format]) == ("frame" in FORMATS[format].heeds)
 

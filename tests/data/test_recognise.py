@@ -25,6 +25,7 @@ PEEKS: dict[str, list[Seen]] = {
         Seen(("data.yaml", "train/images/1.jpg")),
         Seen(("images/train/1.jpg", "labels/train/1.txt")),
         Seen(("train/labels/1.txt",)),
+        Seen(("data/1.jpg", "data/1.txt", "obj.names")),
     ],
     "voc": [Seen(("Annotations/1.xml", "JPEGImages/1.jpg"), root="annotation")],
     "labelme": [Seen(("1.jpg", "1.json"), whole={"version": "5", "shapes": [], "imagePath": "1.jpg"})],
@@ -36,7 +37,10 @@ PEEKS: dict[str, list[Seen]] = {
         Seen(("instances.json", "refs(unc).p"), whole={"images": [], "annotations": [], "categories": []}),
         Seen(("refs.json",), entry={"ref_id": 1, "ann_id": 2, "sentences": []}),
     ],
-    "hf-objects": [Seen(("train.parquet",), columns=("image_id", "image", "objects"))],
+    "hf-objects": [
+        Seen(("train.parquet",), columns=("image_id", "image", "objects")),
+        Seen(("metadata.jsonl", "1.jpg"), entry={"file_name": "1.jpg", "objects": {"bbox": [], "categories": []}}),
+    ],
     "textvqa": [Seen(("train.parquet",), columns=("image", "question", "answer", "bbox"))],
     "label-studio": [
         Seen(("a.json",), entry={"id": 1, "data": {"image": "1.jpg"}, "annotations": [{"result": []}]}),
@@ -125,6 +129,14 @@ def test_of_a_folder_the_first_file_of_each_kind_is_seen(tmp_path: Path):
         "annotations",
         ("image", "objects"),
     )
+
+
+def test_captions_beside_instances_are_passed_over(tmp_path: Path):
+    whole = {"images": [], "annotations": []}
+    for name in ("captions_val2017", "instances_val2017", "person_keypoints_val2017"):
+        categories = {} if "captions" in name else {"categories": []}
+        (tmp_path / f"{name}.json").write_text(json.dumps(whole | categories))
+    assert recognise(tmp_path).format == "coco"
 
 
 def test_files_that_are_not_what_their_names_say_show_nothing(tmp_path: Path):

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from groundling.data.record import (
     Record,
     Target,
+    is_number,
+    parse_document,
     parse_json,
     read_numbers,
     read_records,
@@ -41,6 +43,15 @@ def line_with(**changes: Any) -> str:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "data" / "records.jsonl"
+
+
+def json_values() -> st.SearchStrategy[Any]:
+    plain = (
+        st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+    )
+    return st.recursive(
+        plain | st.text(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+    )
 
 
 def put(file: Path, *lines: str | bytes) -> Path:
@@ -239,6 +250,41 @@ def test_plain_json_is_read_as_json_reads_it() -> None:
     assert parse_json('{"a": [1, 2.5, -0.0, 1e300, null, true, "\\ud83d\\ude00"]}') == {
         "a": [1, 2.5, 0.0, 1e300, None, True, "\U0001f600"]
     }
+
+
+# ---- documents of many entries ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "shown"),
+    [
+        ("NaN", "NaN is no JSON number"),
+        ("-Infinity", "-Infinity is no JSON number"),
+        ("1e999", "inf"),
+        ("1" * 5000, "the number 11111111111111111111 is too large"),
+        ('{"a": 1, "b": 2, "a": 1}', "the key 'a' is given twice"),
+        ("[" * 100_000 + "]" * 100_000, "[" * 62 + "None" + "]" * 62),
+        ('[{"a": ' * 50_000 + '"}]\\""' + "}]" * 50_000, "[{'a': " * 31 + "None" + "}]" * 31),
+    ],
+)
+def test_what_is_no_json_in_a_document_leaves_the_rest(bad: str, shown: str) -> None:
+    document = f'{{"entries": [{bad}, "[[\\"", 7, {{"x": {bad}}}]}}'
+    entries = parse_document(document.encode())["entries"]
+    assert repr(entries[0]) == shown
+    assert entries[1:3] == ['[["', 7] and not is_number(entries[0]) and not is_number(entries[3]["x"])
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[1,]", b"\xff", b"[" * 100_000, b'["' + b"[" * 100_000, b'{"a": 1, "a": 2}', b"[1] 2", b"NaN"]
+)
+def test_a_document_that_is_no_json_as_a_whole_is_an_error(raw: bytes) -> None:
+    with pytest.raises(RecordError, match=r"not JSON|not UTF-8|given twice|no JSON number"):
+        parse_document(raw)
+
+
+@given(json_values())
+def test_plain_documents_are_read_as_json_reads_them(value: Any) -> None:
+    assert parse_document(b"\xef\xbb\xbf" + json.dumps(value).encode()) == value
 
 
 # ---- where pictures may lie ------------------------------------------------------------------------------------

@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from groundling.data.formats.coco import OTHER_KINDS
 from groundling.data.formats.entries import as_object, read_entries
+from groundling.data.formats.rows import read_columns
 from groundling.data.formats.xml import parse_xml
 from groundling.errors import GroundlingError, SettingsError
 
@@ -27,7 +29,7 @@ class Seen:
     whole: Mapping[str, Any] = field(default_factory=dict)  # the object that the first JSON file is
     entry: Mapping[str, Any] = field(default_factory=dict)  # the first entry of the first JSON list or JSONL file
     root: str = ""  # the name of the first XML file's root element
-    columns: tuple[str, ...] = ()  # of the first Parquet file
+    columns: tuple[str, ...] = ()  # of the first Parquet or Arrow file
 
     def __str__(self) -> str:
         """What a user is told."""
@@ -105,10 +107,8 @@ SIGNS: tuple[Sign, ...] = (
     ),
     Sign(
         "yolo",
-        "a data.yaml, or a folder labels of .txt files",
-        lambda seen: (
-            _is_named(seen, r"(^|/)(data|dataset)\.ya?ml$") or _is_named(seen, r"(^|/)labels/(.*/)?[^/]+\.txt$")
-        ),
+        "a data.yaml, classes.txt or obj.names, or a folder labels of .txt files",
+        lambda seen: _is_named(seen, r"(^|/)((data|dataset)\.ya?ml|classes\.txt|obj\.names|labels/(.*/)?[^/]+\.txt)$"),
     ),
     Sign("voc", "XML of <annotation>, a file for each picture", lambda seen: seen.root == "annotation"),
     Sign("labelme", "a JSON object with shapes and imagePath", lambda seen: _has(seen.whole, "shapes", "imagePath")),
@@ -134,7 +134,11 @@ SIGNS: tuple[Sign, ...] = (
         "Parquet with image, question and bbox",
         lambda seen: {"image", "question", "bbox"} <= set(seen.columns),
     ),
-    Sign("hf-objects", "Parquet with image and objects", lambda seen: {"image", "objects"} <= set(seen.columns)),
+    Sign(
+        "hf-objects",
+        "Parquet or Arrow with image and objects, or entries of file_name and objects",
+        lambda seen: {"image", "objects"} <= set(seen.columns) or _has(seen.entry, "file_name", "objects"),
+    ),
     Sign(
         "tutorial",
         "entries with image, query and response",
@@ -177,15 +181,17 @@ def look_at(path: Path) -> Seen:
         raise SettingsError(f"no file or folder {path}; a data set on a hub is fetched first, or named with its format")
     names = (path.name,) if path.is_file() else tuple(islice(_names_below(path), _MOST_FILES))
     folder = path.parent if path.is_file() else path
-    ordered = sorted(names, key=lambda name: (name.count("/"), name))
+    ordered = sorted(names, key=lambda name: (PurePath(name).name.startswith(OTHER_KINDS), name.count("/"), name))
     first = {kind: next((folder / name for name in ordered if name.lower().endswith(kind)), None) for kind in _KINDS}
     whole, entry = _look_at_json(first[".json"])
     if first[".jsonl"] is not None:
         entry = entry or _look_at_json(first[".jsonl"])[1]
-    return Seen(names, whole, entry, _look_at_xml(first[".xml"]), _look_at_parquet(first[".parquet"]))
+    table = first[".parquet"] or first[".arrow"]
+    columns = () if table is None else tuple(read_columns(table))
+    return Seen(names, whole, entry, _look_at_xml(first[".xml"]), columns)
 
 
-_KINDS = (".json", ".jsonl", ".xml", ".parquet")
+_KINDS = (".json", ".jsonl", ".xml", ".parquet", ".arrow")
 
 
 def _names_below(folder: Path) -> Iterator[str]:
@@ -227,16 +233,3 @@ def _look_at_xml(file: Path | None) -> str:
         return "" if file is None else parse_xml(file.read_bytes()).tag
     except GroundlingError:
         return ""
-
-
-def _look_at_parquet(file: Path | None) -> tuple[str, ...]:
-    if file is None:
-        return ()
-    import pyarrow
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        with ParquetFile(file) as table:
-            return tuple(table.schema_arrow.names)
-    except (pyarrow.ArrowException, OSError):
-        return ()

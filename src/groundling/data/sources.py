@@ -12,7 +12,7 @@ from groundling.data.formats.createml import read_createml
 from groundling.data.formats.cvat import read_cvat
 from groundling.data.formats.detection import Annotated, place_things
 from groundling.data.formats.found import Found, Reading
-from groundling.data.formats.hf_objects import read_hf_objects
+from groundling.data.formats.hf_objects import prove_box_form, read_hf_objects
 from groundling.data.formats.label_studio import read_label_studio
 from groundling.data.formats.labelme import read_labelme
 from groundling.data.formats.llamafactory import read_llamafactory
@@ -84,9 +84,9 @@ class Settled(NamedTuple):
 
 
 def settle(format: str, source: str, reading: Reading, asking: Asking) -> Settled:
-    """The format that `auto` stands for, and the frame where it was not declared but the source proves it.
+    """The format that `auto` stands for, and what was not declared but the source proves: the frame, the form of boxes.
 
-    SettingsError where the source is not recognised, or proves no frame; and for options as in `read_questions`.
+    SettingsError where the source is not recognised, or proves none; and for options as in `read_questions`.
     """
     notes: list[str] = []
     if format == "auto":
@@ -99,6 +99,10 @@ def settle(format: str, source: str, reading: Reading, asking: Asking) -> Settle
         if proof is not None:
             reading = replace(reading, frame=declared_frame(proof.words))
             notes.append(proof.note)
+    if "box_form" in reader.heeds and reading.box_form is None:
+        proof = prove_box_form(source, reading)
+        reading = replace(reading, box_form=proof.form)
+        notes.append(proof.note)
     return Settled(format, reading, notes)
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +130,13 @@ def test_a_part_is_a_word_of_the_files_name_or_folder(tmp_path: Path, content: b
     ],
 )
 def test_the_form_in_which_alone_all_boxes_fit_is_proven_and_said(
-    tmp_path: Path, content: bytes, form: Any, boxes: list[list[float]], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, content: bytes, form: Any, boxes: list[list[float]]
 ):
     file = save_rows(tmp_path / "a.parquet", [row(content, *[[float(number) for number in box] for box in boxes])])
-    with caplog.at_level(logging.INFO, logger="groundling"):
-        proven = read(file)
-    assert f"boxes are {form}: all {len(boxes)} fit their pictures so, and in no other form" in caplog.text
+    proven = read(file)
+    note = f"boxes are {form}: all {len(boxes)} fit their pictures so, and in no other form"
+    assert convert("hf-objects", file, tmp_path / "out/r.jsonl").notes == [note]
+    assert convert("hf-objects", file, tmp_path / "out/r.jsonl", box_form=form).notes == []
     assert things_of(proven) == things_of(read(file, box_form=form))
     assert (proven[0].units == FRACTIONS) == form.endswith("-fractions")
 

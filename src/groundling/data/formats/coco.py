@@ -23,7 +23,7 @@ from groundling.data.formats.found import PictureFolder, Reading
 from groundling.data.record import Rejected
 from groundling.errors import RecordError
 
-_OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")  # beside COCO's instances_
+OTHER_KINDS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")  # beside COCO's instances_
 
 
 def read_coco(source: str, reading: Reading) -> Iterator[Annotated | Rejected]:
@@ -33,7 +33,7 @@ def read_coco(source: str, reading: Reading) -> Iterator[Annotated | Rejected]:
     or below the folder that holds `annotations`. Crowds and masks without a box cannot be used, polygons without one
     only with `reduce`. RecordError for a file of another kind.
     """
-    file = find_document(source, reading.part, [".json"], lambda file: not file.name.startswith(_OTHER_KINDS))
+    file = find_document(source, reading.part, [".json"], lambda file: not file.name.startswith(OTHER_KINDS))
     instances = read_instances(file)
     pictures = PictureFolder(reading.images or picture_folder(file))
     yield from instances.rejected

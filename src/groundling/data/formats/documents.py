@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, TreeBuilder
-from xml.parsers import expat
+from xml.etree.ElementTree import Element
 
 import yaml
 
+from groundling.data.formats.xml import parse_xml
 from groundling.data.record import parse_document
 from groundling.errors import RecordError, SettingsError
 
@@ -100,8 +100,8 @@ def read_yaml(file: Path) -> Any:
 
 
 def read_xml(file: Path) -> Element:
-    """The root of an XML file. One with a document type is refused: no entity is ever declared, expanded or fetched."""
-    return _read(file, _parse_xml)
+    """The root of an XML file; see `parse_xml`."""
+    return _read(file, parse_xml)
 
 
 def read_text(file: Path) -> str:
@@ -144,41 +144,3 @@ def _parse_yaml(raw: bytes) -> Any:
         raise RecordError(f"not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise RecordError("nested too deeply to be read") from None
-
-
-_MAX_XML_DEPTH = 100
-
-
-def _parse_xml(raw: bytes) -> Element:
-    """By expat itself, whose handlers can refuse; the parser in ElementTree has none for a document type."""
-    builder = TreeBuilder()
-    depth = 0
-
-    def refuse_document_type(*_: object) -> None:
-        raise RecordError("it has a document type (<!DOCTYPE ...>), which may declare entities; take that line out")
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        nonlocal depth
-        depth += 1
-        if depth > _MAX_XML_DEPTH:
-            raise RecordError("nested too deeply to be read")
-        builder.start(tag, attributes)
-
-    def end(tag: str) -> None:
-        nonlocal depth
-        depth -= 1
-        builder.end(tag)
-
-    parser = expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = refuse_document_type
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = builder.data
-    try:
-        parser.Parse(raw, True)
-    except RecordError:
-        raise
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the last two for encodings that expat has not
-        raise RecordError(f"not XML: {error}") from None
-    return builder.close()

@@ -11,7 +11,6 @@ form only. Source: the pages about object detection and ImageFolder of the libra
 
 from __future__ import annotations
 
-import logging
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +24,6 @@ from groundling.data.record import Rejected, is_number, parse_json, read_numbers
 from groundling.errors import GroundlingError, RecordError, SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import read_header
-
-log = logging.getLogger(__name__)
 
 _ENDINGS = (".parquet", ".arrow", ".jsonl")
 _BOXES = ("bbox", "bboxes", "boxes", "box")
@@ -42,9 +39,8 @@ def read_hf_objects(source: str, reading: Reading) -> Iterator[Annotated | Rejec
     `source` is a Parquet, Arrow or JSONL file, a folder of such at any depth, or a data set's name on the hub.
     SettingsError where the form of the boxes was not declared and is not proven.
     """
-    tables = _find_tables(source, reading)
-    form = reading.box_form or _prove_form(tables)
-    for table in tables:
+    form = reading.box_form or prove_box_form(source, reading).form
+    for table in _find_tables(source, reading):
         for row in _read_table(table):
             yield row if isinstance(row, Rejected) else _read_row(row, table, form)
 
@@ -176,11 +172,18 @@ def _corners(values: Any, form: str) -> Any:
 _FORMS: tuple[BoxForm, ...] = get_args(BoxForm)
 
 
-def _prove_form(tables: Sequence[_Table]) -> BoxForm:
-    """The only form in which all boxes of all tables fit their pictures; SettingsError where none or several do."""
+class BoxProof(NamedTuple):
+    """A form that boxes were proven to have."""
+
+    form: BoxForm
+    note: str  # for the user
+
+
+def prove_box_form(source: str, reading: Reading) -> BoxProof:
+    """The only form in which all boxes of the source fit their pictures; SettingsError where none or several do."""
     fitting: dict[BoxForm, int] = dict.fromkeys(_FORMS, 0)
     count, largest = 0, 0.0
-    for box, picture in _all_boxes(tables):
+    for box, picture in _all_boxes(_find_tables(source, reading)):
         count += 1
         largest = max(largest, *box)
         for form in fitting:
@@ -192,8 +195,7 @@ def _prove_form(tables: Sequence[_Table]) -> BoxForm:
         form for form in _FORMS if fitting[form] == count and form.endswith("-fractions") == is_fraction
     ]
     if len(proven) == 1:
-        log.info("boxes are %s: all %d fit their pictures so, and in no other form", proven[0], count)
-        return proven[0]
+        return BoxProof(proven[0], f"boxes are {proven[0]}: all {count} fit their pictures so, and in no other form")
     shares = ", ".join(f"{fits} as {form}" for form, fits in fitting.items())
     raise SettingsError(
         f"the data do not prove what the four numbers of a box are: of {count} boxes, {shares} fit their pictures. "
