@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import groundling as gl
 from groundling.evaluation import evaluate as module
-from groundling.evaluation.answers import ANSWERS_FILE
+from groundling.evaluation.answers import LOG_NAME
 from groundling.evaluation.report import report_to_json
 from groundling.inference.predict import Grounder, Question
 from groundling.tiny.scenes import draw_shapes
@@ -53,7 +55,7 @@ def count_questions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     before = Grounder.answer_each
 
-    def count(self: Grounder, questions: list[Question], **options: int):
+    def count(self: Grounder, questions: list[Question], **options: Any):
         counts.append(len(questions))
         return before(self, questions, **options)
 
@@ -61,24 +63,32 @@ def count_questions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def evaluate(grounder: Grounder, records: list[gl.Record], to: Path, stop: int = 0) -> gl.Report:
-    return module.evaluate(grounder, records, to, batch_size=2, max_new_tokens=40, progress=stop_after(stop))
+def evaluate(grounder: Grounder, records: list[gl.Record], to: Path, stop: int = 0, **options: Any) -> gl.Report:
+    options = {"batch_size": 2, "max_new_tokens": 40} | options
+    return module.evaluate(grounder, records, to, progress=stop_after(stop), **options)
 
 
-@pytest.mark.parametrize("rest", [b'{"place": 23, "te', b"[]\n", b"{}\n", b"\xff\x00\n", b""])
+@pytest.mark.parametrize("rest", [b'{"place": 23, "te', b""])
 def test_a_broken_evaluation_goes_on_where_it_stopped(
-    rest: bytes, grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rest: bytes,
+    grounder: Grounder,
+    records: list[gl.Record],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     whole = evaluate(grounder, records, tmp_path / "whole")
     with pytest.raises(Stopped):
         evaluate(grounder, records, tmp_path / "broken", stop=10)
-    log = tmp_path / "broken" / ANSWERS_FILE
+    (log,) = (tmp_path / "broken").glob(LOG_NAME)
     with log.open("ab") as file:
         file.write(rest)  # killed while writing, or worse
     counts = count_questions(monkeypatch)
 
-    found = evaluate(grounder, records, tmp_path / "broken")
+    with caplog.at_level(logging.INFO, logger="groundling"):
+        found = evaluate(grounder, records, tmp_path / "broken")
 
+    assert caplog.messages == ["10 of 24 answers were there already"]
     assert counts == [14], "ten of 24 were answered"
     assert report_to_json(found) == report_to_json(whole)
     for name in ("predictions.jsonl", "report.json"):
@@ -86,24 +96,54 @@ def test_a_broken_evaluation_goes_on_where_it_stopped(
     assert not log.exists()
 
 
-def test_answers_to_something_else_are_not_taken(
+def test_each_evaluation_goes_on_from_answers_of_its_own(
     grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    """Another one in the same folder takes none of them, and costs none; the first that is complete clears up."""
     counts = count_questions(monkeypatch)
-    others = [
-        (grounder, [replace(records[0], question="the moon"), *records[1:]]),
-        (replace(grounder, weights="others"), records),
-        (grounder.with_max_tokens(9), records),
+    records = records[:6]
+    other = [replace(records[0], question="the moon"), *records[1:]]
+    evaluations: list[tuple[Grounder, list[gl.Record], dict[str, Any]]] = [
+        (grounder, records, {}),
+        (grounder, other, {}),
+        (replace(grounder, weights="others"), records, {}),
+        (grounder.with_max_tokens(9), records, {}),
+        (grounder, records, {"max_new_tokens": 39}),
+        (grounder, records, {"free": True}),
     ]
-    for number, (other, asked) in enumerate(others):
+    for model, asked, options in evaluations:
         with pytest.raises(Stopped):
-            evaluate(grounder, records, tmp_path / f"{number}", stop=10)
-        counts.clear()
-        evaluate(other, asked, tmp_path / f"{number}")
-        assert counts == [24]
+            evaluate(model, asked, tmp_path, stop=2, **options)
+    assert counts == [6] * len(evaluations)
+    assert len(list(tmp_path.glob(LOG_NAME))) == len(evaluations)
+
+    counts.clear()
+    for model, asked, options in evaluations[1:]:
+        with pytest.raises(Stopped):
+            evaluate(model, asked, tmp_path, stop=4, **options)
+    evaluate(grounder, records, tmp_path)
+
+    assert counts == [4] * len(evaluations)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["predictions.jsonl", "report.html", "report.json"]
+
+
+def test_answers_are_kept_until_the_report_is_written(
+    grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def be_killed(*_: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(module, "write_report", be_killed)
+        evaluate(grounder, records[:2], tmp_path)
+    counts = count_questions(monkeypatch)
+
+    evaluate(grounder, records[:2], tmp_path)
+
+    assert counts == [0]
 
 
 def test_a_model_in_training_keeps_no_answers(grounder: Grounder, records: list[gl.Record], tmp_path: Path):
     with pytest.raises(Stopped):
         evaluate(replace(grounder, weights=None), records, tmp_path, stop=10)
-    assert not (tmp_path / ANSWERS_FILE).exists()
+    assert not list(tmp_path.glob(LOG_NAME))

@@ -14,12 +14,14 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from groundling.dialect.family import FAMILIES
 from groundling.geometry.images import open_image
+from groundling.inference import decode
 from groundling.inference.batch import IGNORED, Sample, encode_question, pack_row, pad_left
-from groundling.inference.generate import generate_texts
-from groundling.inference.predict import Grounder
-from groundling.model.attention import PACKED_ATTENTION, use_packed_attention
+from groundling.inference.generate import generate_texts, plan_rows
+from groundling.inference.predict import Grounder, load
+from groundling.model.attention import PACKED_ATTENTION, attend_padded, use_packed_attention
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter
+from groundling.tiny.scenes import draw_shapes
 
 
 @pytest.fixture(params=list(FAMILIES))
@@ -124,3 +126,62 @@ def test_training_goes_on_after_answers(processor: Processor):
         ask(model, processor, draw_prompts(processor, count=2), batch_size=2)
 
     assert losses[0] == losses[1]
+
+
+# ---- answers side by side --------------------------------------------------------------------------------------
+
+
+def test_attention_is_set_once_for_all_steps_of_an_answer(processor: Processor, monkeypatch: pytest.MonkeyPatch):
+    model, prompts = build_family_model(processor), draw_prompts(processor, count=2)
+    entered: list[PreTrainedModel] = []
+    monkeypatch.setattr(decode, "attend_padded", lambda model: entered.append(model) or attend_padded(model))
+
+    texts = ask(model, processor, prompts, batch_size=2)
+
+    assert all(len(processor.tokenizer.encode(text)) > 1 for text in texts), "several steps"
+    assert len(entered) == 1, "it walks through the whole model"
+
+
+def draw_crowd(processor: Processor) -> list[Sample]:
+    """Prompts of the bundled model about scenes of several sizes, answered by one box or by all of them."""
+    rng = np.random.default_rng(3)
+    prompts: list[Sample] = []
+    for number in range(5):
+        scene = draw_shapes(rng, most=3)
+        patches = processor.see(scene.picture.resize((50 + 30 * number, 110)))
+        for question in ("every object", *(f"the {placed.name}" for placed in scene.objects)):
+            prompts.append(encode_question(processor, question, patches))
+    return prompts
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_answers_that_end_apart_are_the_answers_one_by_one(free: bool):
+    """Those that are complete leave the batch; the others go on with tokens, cache, mask and positions of their own."""
+    grounder = load("tiny", device="cpu")
+    processor = grounder.processor
+    prompts = draw_crowd(processor)
+
+    def ask(batch_size: int) -> list[str]:
+        return generate_texts(grounder.model, processor, prompts, batch_size=batch_size, max_new_tokens=70, free=free)
+
+    alone = ask(1)
+
+    assert len({len(processor.tokenizer.encode(text)) for text in alone}) > 3, "answers of many lengths"
+    assert len({prompt.patches.seen for prompt in prompts if prompt.patches}) > 3, "pictures of several sizes"
+    assert ask(8) == alone
+
+
+def test_rows_are_of_whole_pictures_in_the_order_of_their_lengths(tiny_processor: Processor):
+    """Lengths are those of each picture's longest prompt; what has no picture stands for itself."""
+    pictures = [tiny_processor.see(draw_noise(np.random.default_rng(0), 56, 56)) for _ in range(3)]
+
+    def prompt(length: int, picture: int | None) -> Sample:
+        return Sample([0] * length, [IGNORED] * length, None if picture is None else pictures[picture])
+
+    prompts = [prompt(90, 0), prompt(30, 1), prompt(70, 2), prompt(10, None), prompt(80, 1), prompt(20, None)]
+
+    assert plan_rows(prompts, 1) == [[3], [5], [2], [1, 4], [0]], "shortest first; a picture's questions stay together"
+    assert plan_rows(prompts, 3) == [[3, 5, 2], [1, 4, 0]]
+    assert plan_rows(prompts, 4) == [[3, 5, 2], [1, 4, 0]], "no picture is split where it does not fit"
+    assert plan_rows(prompts, 6) == [[3, 5, 2, 1, 4, 0]]
+    assert plan_rows([], 2) == []

@@ -1,16 +1,21 @@
-"""Answers kept on disk as they come, so that an evaluation that was broken off goes on where it stopped."""
+"""Answers kept on disk as they come, so that an evaluation that was broken off goes on where it stopped.
+
+Each evaluation has a log of its own, so another model or budget tried in the same folder costs none of them.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from groundling.geometry.frame import Frame
 
-ANSWERS_FILE = "answers.jsonl.partial"
+LOG_NAME = "answers-*.jsonl.partial"  # * is a hash of what they are answers to
 
 
 class KeptAnswer(NamedTuple):
@@ -30,31 +35,41 @@ class AnswerLog:
 
     def keep(self, place: int, answer: KeptAnswer) -> None:
         """Write an answer down, at once."""
-        sizes = {"seen": answer.seen.size_wh, "original": answer.original.size_wh}
-        self._file.write(json.dumps({"place": place, "text": answer.text} | sizes) + "\n")
+        self._file.write(_to_line(place, answer))
         self._file.flush()
 
 
 @contextmanager
-def open_answers(folder: Path, told: Mapping[str, Any]) -> Iterator[AnswerLog]:
-    """The log of a folder, with what it holds already if that answers the same (`told`); else it begins anew.
+def open_answers(folder: Path, told: Mapping[str, Any], *, questions: int) -> Iterator[AnswerLog]:
+    """The log in a folder of the evaluation that is `told`, with what it holds already of its `questions`.
 
-    It is deleted when the block is left without an error: its answers are in the report then.
+    Left without an error, the block has put all answers into the report: every log in the folder is deleted then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ANSWERS_FILE
     heading = json.dumps(told, sort_keys=True)
-    kept = _read(path, heading)
-    with path.open("w", encoding="utf-8") as file:  # whatever a broken write left at the end is gone
-        file.write(heading + "\n")
-        log = AnswerLog(file, kept)
-        for place, answer in kept.items():
-            log.keep(place, answer)
-        yield log
-    path.unlink()
+    path = folder / LOG_NAME.replace("*", sha256(heading.encode()).hexdigest()[:12])
+    kept = _read(path, heading, questions)
+    _write(path, heading, kept)  # whatever a broken write left at the end is gone
+    with path.open("a", encoding="utf-8") as file:
+        yield AnswerLog(file, kept)
+    for each in folder.glob(LOG_NAME):
+        each.unlink()
 
 
-def _read(path: Path, heading: str) -> dict[int, KeptAnswer]:
+def _write(path: Path, heading: str, kept: Mapping[int, KeptAnswer]) -> None:
+    """At no time is there less at `path` than before."""
+    beside = path.with_suffix(".new")
+    lines = [heading + "\n", *(_to_line(place, answer) for place, answer in kept.items())]
+    beside.write_text("".join(lines), encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _to_line(place: int, answer: KeptAnswer) -> str:
+    sizes = {"seen": answer.seen.size_wh, "original": answer.original.size_wh}
+    return json.dumps({"place": place, "text": answer.text} | sizes) + "\n"
+
+
+def _read(path: Path, heading: str, questions: int) -> dict[int, KeptAnswer]:
     """What a log holds of answers to the same, up to a line that is none: the one that was being written."""
     kept: dict[int, KeptAnswer] = {}
     if path.is_file():
@@ -62,8 +77,11 @@ def _read(path: Path, heading: str) -> dict[int, KeptAnswer]:
         for line in lines if first == heading else []:
             try:
                 found = json.loads(line)
-                answer = KeptAnswer(str(found["text"]), Frame(*found["seen"]), Frame(*found["original"]))
-                kept[int(found["place"])] = answer
+                place, text = found["place"], found["text"]
+                answer = KeptAnswer(text, Frame(*found["seen"]), Frame(*found["original"]))
             except (ValueError, TypeError, KeyError, RecursionError):
                 break
+            if type(place) is not int or not 0 <= place < questions or not isinstance(text, str):
+                break
+            kept[place] = answer
     return kept

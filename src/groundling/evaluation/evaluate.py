@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from groundling.data.record import Record
 from groundling.errors import ImageError
@@ -14,6 +16,8 @@ from groundling.evaluation.report import Report, build_report, hash_records, wri
 from groundling.geometry.images import MAX_PIXELS
 from groundling.inference.predict import BATCH_SIZE, MAX_NEW_TOKENS, Grounder, Question
 from groundling.model.contract import installed_versions
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]  # answered so far, of how many
 
@@ -32,43 +36,41 @@ def evaluate(
     """The model's scores on the records; with `to`, also a folder of report.json, predictions.jsonl and report.html.
 
     Answers are held to the contract's form, so that each can be read, unless they are `free` to say anything. Broken
-    off and called again, it goes on from the answers that it had written to that folder.
+    off and called again, it says so and goes on from the answers that it had written to that folder.
 
     General instruction data among the records is not asked. ImageError names a picture that cannot be
     read: `check` finds those beforehand, and `data.check.usable` leaves their records out.
     """
     asked = [record for record in records if record.answer is None]
-    ask = partial(
-        predict_records,
-        grounder,
-        asked,
-        batch_size=batch_size,
-        max_new_tokens=max_new_tokens,
-        free=free,
-        max_pixels=max_pixels,
-        progress=progress,
-    )
-    if to is None or grounder.weights is None:
-        predictions = ask()
-    else:
-        told = {
-            "weights": grounder.weights,
-            "contract": grounder.contract.to_json(),
-            "records": hash_records(asked),
-            "max_new_tokens": max_new_tokens,
-            "free": free,
-        }
-        with open_answers(Path(to), told) as log:
-            predictions = ask(log=log)
-    report = build_report(
-        predictions,
-        contract=grounder.contract.to_json(),
-        versions=installed_versions(),
-        name=grounder.name,
-    )
-    if to is not None:
-        write_report(report, to)
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "free": free}
+    with _open_log(to, grounder, asked, options) as log:
+        predictions = predict_records(
+            grounder, asked, batch_size=batch_size, max_pixels=max_pixels, progress=progress, log=log, **options
+        )
+        report = build_report(
+            predictions,
+            contract=grounder.contract.to_json(),
+            versions=installed_versions(),
+            name=grounder.name,
+        )
+        if to is not None:
+            write_report(report, to)
     return report
+
+
+def _open_log(
+    to: str | Path | None, grounder: Grounder, asked: Sequence[Record], options: Mapping[str, Any]
+) -> AbstractContextManager[AnswerLog | None]:
+    """Where answers are kept: nowhere without a folder, or while the weights change."""
+    if to is None or grounder.weights is None:
+        return nullcontext()
+    told = {
+        "weights": grounder.weights,
+        "contract": grounder.contract.to_json(),
+        "records": hash_records(asked),
+        **options,
+    }
+    return open_answers(Path(to), told, questions=len(asked))
 
 
 def predict_records(
@@ -87,6 +89,8 @@ def predict_records(
     ImageError names a picture that cannot be read.
     """
     predictions: dict[int, Prediction] = {}
+    if log and log.kept:
+        logger.info("%d of %d answers were there already", len(log.kept), len(records))
     for place, kept in (log.kept if log else {}).items():
         found = grounder.read(kept.text, kept.seen, kept.original)
         predictions[place] = Prediction(records[place], found.answer, found.original)

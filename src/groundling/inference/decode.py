@@ -59,21 +59,21 @@ def write_answers(
     positions = read.positions[:, list(places)].to(device)
     logits = read.logits[list(places)]
     writing = list(lines)  # one a row of the batch
-    while True:
-        chosen = choose(logits, writing, processor.vocabulary)
-        written = [line.write(token) for line, token in zip(writing, chosen, strict=True)]
-        going_on = [row for row, line in enumerate(writing) if line.choices is not None]
-        if not going_on:
-            break
-        if len(going_on) < len(writing):
-            kept = torch.tensor(going_on, device=device)
-            cache.batch_select_indices(kept)
-            seen, positions = seen[kept], positions[:, kept]
-            writing = [writing[row] for row in going_on]
-        tokens, is_there = _pad_left([written[row] for row in going_on], processor.pad_token_id, device)
-        steps = is_there.cumsum(dim=1)
-        seen = torch.cat([seen, is_there], dim=1)
-        with attend_padded(model):
+    with attend_padded(model):  # around all steps: it walks through the whole model
+        while True:
+            chosen = choose(logits, writing, processor.vocabulary)
+            written = [line.write(token) for line, token in zip(writing, chosen, strict=True)]
+            going_on = [row for row, line in enumerate(writing) if line.choices is not None]
+            if not going_on:
+                break
+            if len(going_on) < len(writing):
+                kept = torch.tensor(going_on, device=device)
+                cache.batch_select_indices(kept)
+                seen, positions = seen[kept], positions[:, kept]
+                writing = [writing[row] for row in going_on]
+            tokens, is_there = _pad_left([written[row] for row in going_on], processor.pad_token_id, device)
+            steps = is_there.cumsum(dim=1)
+            seen = torch.cat([seen, is_there], dim=1)
             out = model(
                 input_ids=tokens,
                 attention_mask=seen,
@@ -82,8 +82,8 @@ def write_answers(
                 use_cache=True,
                 logits_to_keep=1,
             )
-        positions = positions + steps[:, -1]
-        logits = out.logits[:, -1]
+            positions = positions + steps[:, -1]
+            logits = out.logits[:, -1]
 
 
 def _pad_left(rows: Sequence[list[int]], filling: int, device: torch.device) -> tuple[Tensor, Tensor]:
