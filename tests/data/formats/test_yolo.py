@@ -247,8 +247,8 @@ def test_all_files_in_one_folder(tmp_path: Path):
 def test_names_stay_the_text_that_they_are(folder: Path):
     (found,) = read(folder, yaml="train: images/train\nnames: [no, 1.0, null, 2001-01-01, 0x10]")
     assert found.looked_for == ["no", "1.0", "null", "2001-01-01", "0x10"]
-    (found,) = read(folder, yaml="train: images/train\nnames: {1: dog, 0: horse}")
-    assert found.things[0].label == "horse"
+    (found,) = read(folder, yaml="train: images/train\nnames: {1: dog, 0: horse, 2: _background_}")
+    assert found.things[0].label == "horse" and found.looked_for == ["dog", "horse"]
 
 
 @pytest.mark.parametrize(

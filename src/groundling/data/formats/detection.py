@@ -173,14 +173,18 @@ def _place(thing: Thing, units: Frame, frame: Frame, orientation: int) -> Thing:
     """The thing's numbers from `units` to the pixels of `frame`, then turned with the picture."""
     if not thing.numbers:
         return thing
-    if len(thing.numbers) == 2:
-        numbers = Points([thing.numbers], units).to(frame).turned(orientation).xy[0]
-    else:
-        numbers = Boxes([thing.numbers], units).to(frame).turned(orientation).xyxy[0]
-    short = tuple(_short(number) for number in numbers.tolist())
+    numbers = list(thing.numbers)
+    if units != frame or orientation != 1:  # nearly all stay where they are, and are many
+        here = (Points if len(numbers) == 2 else Boxes)([numbers], units)
+        numbers = _numbers_of(here.to(frame).turned(orientation))
+    short = tuple(_short(number) for number in numbers)
     if not all(is_number(number) for number in short):
         return replace(thing, numbers=(), fault=f"the place is {list(short)}, beyond any picture")
     return replace(thing, numbers=short)
+
+
+def _numbers_of(place: Boxes | Points) -> list[float]:
+    return (place.xy if isinstance(place, Points) else place.xyxy)[0].tolist()
 
 
 def _short(number: float) -> float:

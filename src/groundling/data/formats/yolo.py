@@ -26,6 +26,7 @@ from typing import Any
 
 from groundling.data.formats.detection import (
     FRACTIONS,
+    NO_THINGS,
     Annotated,
     Thing,
     as_number,
@@ -267,7 +268,7 @@ def _read_picture(picture: Path, labels: Path, described: _Described, *, reduce:
         line=1,
         things=[_read_line(words, number, described, reduce=reduce) for number, words in lines],
         units=FRACTIONS,
-        looked_for=list(dict.fromkeys(described.names.values())),
+        looked_for=[name for name in dict.fromkeys(described.names.values()) if name not in NO_THINGS],
         image_name=name,
         id=name.rpartition(".")[0],
     )
