@@ -239,6 +239,7 @@ def test_only_a_row_of_words_alone_gets_a_blank_picture(tiny_processor: Processo
     assert row["labels"][0, length:].eq(IGNORED).all(), "nobody is asked about the blank picture"
     assert row["layout"].stretches[:-1] == plain["layout"].stretches
     both = join_samples([*words, seen], tiny_processor)
+    assert row["pixels"].dtype == both["pixels"].dtype == torch.uint8, "bytes until they are on the device"
     assert torch.equal(both["input_ids"], pack_row([*words, seen], tiny_processor)["input_ids"])
 
 

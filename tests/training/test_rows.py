@@ -248,6 +248,31 @@ def test_records_without_a_picture_stand_alone():
     assert sorted(map(sorted, groups)) == [[0], [1, 3], [2]]
 
 
+def test_rows_and_groups_stand_in_random_order():
+    forty_one = [f"{number}" for number in range(41)]
+    at: set[int] = set()
+    for epoch in range(20):
+        lengths = [Length(250, 200)] * 41  # ten rows of four, and the one that is filled last
+        plan = plan_of(pack_tokens=1000)
+        rows = numbers_of(RowSampler(list(map(Path, forty_one)), lengths, plan, seed=1, epoch=lambda: epoch))  # noqa: B023
+        at.add(next(place for place, row in enumerate(rows) if len(row) == 1))
+    assert len(at) > 5, "the last row is not always what was left"
+
+    images = [None] * 30 + [Path(image) for image in forty_one[:30]]
+    groups = group_questions(images, 4, np.random.default_rng(0))
+    assert 5 < sum(number < 30 for (number,) in groups[:30]) < 25, "words are asked among pictures"
+
+
+def test_of_a_steps_groups_the_largest_get_their_rows_first():
+    images = [f"{number}" for number in range(160) for _ in range((1, 3)[number % 2])]  # rows of 4: each a 3 and a 1
+    seen = 0
+    for seed in range(4):
+        rows = numbers_of(sampler_of(images, plan_of(batch_size=4, accumulate=4), seed=seed))
+        seen += sum(len({images[number] for number in row}) for row in rows)
+
+    assert seen / (4 * 160) < 1.08, "few groups are cut, so that few pictures are seen twice (in any order: 1.09)"
+
+
 # ---- filling ---------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +341,22 @@ def test_no_row_of_changed_samples_is_over_its_budget(images: list[str], budget:
         own = sum(lengths[number].tokens - lengths[number].shared for number in row.numbers)
         pictures = {images[number]: lengths[number].shared for number in row.numbers}
         assert own + sum(pictures.values()) <= budget
+
+
+def test_an_epoch_that_needs_more_rows_is_drawn_again():
+    """Samples of which a row holds two or three, so that how many rows there are depends on luck."""
+    tokens = np.random.default_rng(5).integers(300, 700, 36).tolist()
+    images = [Path(f"{number}") for number in range(36)]
+    plan = plan_of(pack_tokens=1000)
+    sampler = RowSampler(images, [Length(own, own - 50) for own in tokens], plan, seed=5, epoch=lambda: 1)
+
+    rows = list(sampler)
+
+    assert len(rows) == len(sampler) == 19
+    assert {(row.epoch, row.attempt) for row in rows} == {(1, 24)}, "24 draws had a row more"
+    assert sorted(number for row in rows for number in row.numbers) == list(range(36)), "and none of them was cut off"
+    assert max(sum(tokens[number] for number in row.numbers) for row in rows) <= 1000
+    assert list(sampler) == rows
 
 
 def test_rows_carry_their_epoch():
