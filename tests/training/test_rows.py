@@ -95,8 +95,15 @@ def test_it_is_told_how_often_pictures_are_seen():
     )
     assert sampler_of(images, plan_of()).describe() == (
         "40 rows an epoch, of 1.0 records; a picture is seen 4.0 times for 4.0 questions "
-        "(rows of several records would share it)"
+        "(rows of several records would share more)"
     )
+    assert sampler_of(images, plan_of(batch_size=4)).describe() == (
+        "10 rows an epoch, of 4.0 records; a picture is seen 4.0 times for 4.0 questions "
+        "(train.accumulate=4 would share more)"
+    )
+    packed = [sampler_of(images, plan_of(pack_tokens=300, accumulate=rows)).describe() for rows in (1, 4)]
+    assert packed[0].endswith("a picture is seen 4.0 times for 4.0 questions (train.accumulate=4 would share more)")
+    assert packed[1].endswith("a picture is seen 1.0 times for 4.0 questions")
     assert sampler_of(images, plan_of(batch_size=4, share_pictures=False)).describe() == (
         "10 rows an epoch, of 4.0 records"
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count, islice
 from pathlib import Path
@@ -116,8 +116,9 @@ class RowSampler(Sampler[Row]):
         self.plan = plan
         self.seed = seed
         self.epoch = epoch
-        self.most = self._most_of_a_picture() if plan.share_pictures else 1
-        self._quota = Quota(images, self._most_of_a_picture())
+        most = self._most_of_a_picture(plan.accumulate)
+        self.most = most if plan.share_pictures else 1
+        self._quota = Quota(images, most)
         self._count = 0
         drawn = len(self._draw(0, 0))
         if plan.pack_tokens is not None:
@@ -150,8 +151,17 @@ class RowSampler(Sampler[Row]):
             return told
         pictures = len(set(asked))
         told += f"; a picture is seen {seen / pictures:.1f} times for {len(asked) / pictures:.1f} questions"
-        can_share = self.plan.pack_tokens is not None or self.plan.batch_size > 1
-        return told if can_share or len(asked) == pictures else f"{told} (rows of several records would share it)"
+        cure = self._name_cure(-(-len(asked) // pictures))
+        return told if cure is None else f"{told} ({cure} would share more)"
+
+    def _name_cure(self, questions: int) -> str | None:
+        """What would let a picture's questions, so many of them on average, stand together; None where they may."""
+        if questions == 1:
+            return None
+        if self.plan.pack_tokens is None and self.plan.batch_size == 1:
+            return "rows of several records"
+        enough = next(number for number in count(self.plan.accumulate) if self._most_of_a_picture(number) >= questions)
+        return f"train.accumulate={enough}" if enough > self.plan.accumulate else None
 
     def _draw(self, epoch: int, attempt: int) -> list[Row]:
         """One attempt at the rows of an epoch."""
@@ -182,9 +192,9 @@ class RowSampler(Sampler[Row]):
     def _whole_rounds(self, rows: int) -> int:
         return -(-rows // self.plan.processes) * self.plan.processes
 
-    def _most_of_a_picture(self) -> int:
-        """How many questions about one picture may be in a step, from how many a step holds."""
-        plan = self.plan
+    def _most_of_a_picture(self, accumulate: int) -> int:
+        """How many questions about one picture may be in a step, from how many a step of so many rows holds."""
+        plan = replace(self.plan, accumulate=accumulate)
         questions: float = plan.batch_size * plan.rows_a_step
         if plan.pack_tokens is not None and self.images:
             pictures = dict(zip(self.images, self.lengths, strict=True))
