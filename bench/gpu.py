@@ -7,8 +7,9 @@
 Random weights in the shape of the published model, float32 with bfloat16 arithmetic (LoRA: bfloat16), made-up pictures
 and boxes. An arm is a way to take the same optimizer step over the same samples: with everything, with one idea left
 out, and `plain`: padded batches, logits of every token, float pictures, torch's attention, as a stock Trainer has it.
-All arms have to come to the same loss. `share` is of the bfloat16 matrix rate measured in the same run, counting the
-products of the linear layers for the tokens that the arm really has, three times (forward, and both gradients).
+All arms have to come to the same loss, and with everything both towers have to call the kernel. `share` is of the
+bfloat16 matrix rate measured in the same run, counting the products of the linear layers for the tokens that the arm
+really has, three times (forward, and both gradients).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -181,17 +183,27 @@ def make_batch(samples: Sequence[Sample], arm: Arm, processor: Processor) -> dic
 
 
 @contextmanager
-def attending(model: PreTrainedModel, arm: Arm) -> Iterator[None]:
-    """The model's attention as the arm has it."""
+def attending(model: PreTrainedModel, arm: Arm) -> Iterator[Counter[str]]:
+    """The model's attention as the arm has it; counts the kernel's calls by tower, `vision` and `language`."""
+    find_kernel, calls = varlen.find_kernel, Counter[str]()
+
+    def find_counted(device: torch.device) -> varlen.Kernel | None:
+        kernel = find_kernel(device) if arm.kernel else None
+
+        def call(query: Any, key: Any, value: Any, bounds: Any, causal: bool, scaling: float | None) -> torch.Tensor:
+            calls["language" if causal else "vision"] += 1
+            return kernel(query, key, value, bounds, causal, scaling)
+
+        return None if kernel is None else call
+
     with ExitStack() as stack:
         use_packed_attention(model)
         if not arm.packs:
             model.set_attn_implementation({"text_config": "sdpa"})
         if not arm.joins_windows:
             model.set_attn_implementation({"vision_config": "sdpa"})
-        if not arm.kernel:
-            stack.enter_context(mock.patch.object(varlen, "find_kernel", lambda: None))
-        yield
+        stack.enter_context(mock.patch.object(varlen, "find_kernel", find_counted))
+        yield calls
 
 
 def take_step(
@@ -237,7 +249,7 @@ def measure(model: PreTrainedModel, arm: Arm, groups: Any, processor: Processor,
     batches = [make_batch(row, arm, processor) for row in rows]
     tokens = sum(batch["input_ids"].numel() for batch in batches)
     samples = sum(map(len, groups))
-    with attending(model, arm):
+    with attending(model, arm) as calls:
         products = count_products(model, batches, arm, processor)
         losses: list[float] = []
         try:
@@ -257,6 +269,7 @@ def measure(model: PreTrainedModel, arm: Arm, groups: Any, processor: Processor,
         "samples_per_second": samples / seconds,
         "tokens_per_second": tokens / seconds,
         "rows": len(rows),
+        "kernel_calls": dict(calls),
         "tokens_per_sample": tokens / samples,
         "memory_gigabytes": torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None,
         "operations_per_second": 3 * products / seconds if options.method == "full" else None,
@@ -306,7 +319,7 @@ def main() -> None:
     rate = matrix_rate(options.device)
     model = build_model(options.geometry, processor, options.method, options.device)
     named = torch.cuda.get_device_name() if options.device != "cpu" else "CPU"
-    kernel = "torch or flash-attn" if varlen.find_kernel() else "none"
+    kernel = "torch or flash-attn" if varlen.find_kernel(torch.device(options.device)) else "none"
     print(f"{named}, torch {torch.__version__}, transformers {transformers.__version__}, varlen kernel: {kernel}")
     print(f"bfloat16 matrix products: {rate / 1e12:.0f} tera-operations a second\n")
     results: list[dict[str, Any]] = []
@@ -320,6 +333,8 @@ def main() -> None:
                 results.append({"size": size, "questions": questions} | found)
                 print(as_line(found, rate), flush=True)
             refuse_other_losses(results[-len(options.arms) :])
+            if options.device != "cpu":
+                refuse_idle_kernel(results[-len(options.arms) :])
             print()
     if options.json:
         about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "device": named, "matrix_rate": rate}
@@ -344,6 +359,16 @@ def refuse_other_losses(results: Sequence[dict[str, Any]]) -> None:
     losses = {found["arm"]: found["loss"] for found in results if "loss" in found}
     if losses and max(losses.values()) - min(losses.values()) > 5e-3 * max(losses.values()):
         raise SystemExit(f"the arms' losses differ: {losses}")
+
+
+def refuse_idle_kernel(results: Sequence[dict[str, Any]]) -> None:
+    """On a GPU the arm with everything has the kernel in both towers, or it is not what its name says."""
+    for found in results:
+        if found["arm"] == EVERYTHING.name and "error" not in found:
+            idle = {"vision", "language"} - found["kernel_calls"].keys()
+            if idle:
+                towers = " and ".join(sorted(idle))
+                raise SystemExit(f"{towers}: the varlen kernel was never called (not in 16 bits, or too old a GPU)")
 
 
 def read_options() -> argparse.Namespace:

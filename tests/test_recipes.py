@@ -9,6 +9,7 @@ import yaml
 
 from groundling.recipe_file import SHIPPED
 from groundling.settings import load_settings, read_recipe
+from groundling.training.rows import Length, RowPlan, RowSampler
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
@@ -40,9 +41,25 @@ def test_the_tutorials_job_done_right() -> None:
     assert settings.images.max_tokens == 1280
     assert (settings.tune.method, settings.tune.freeze) == ("full", ())
     train = settings.train
-    assert train.batch_size * train.accumulate * 8 == 64  # the effective batch on 8 GPUs
+    assert (train.batch_size, train.pack_tokens, train.accumulate) == (1, 6144, 1)
     assert (train.epochs, train.learning_rate, train.bf16, train.gradient_checkpointing) == (2, 1e-5, True, True)
     assert settings.answer.form == "bare"
+
+
+@pytest.mark.parametrize(("name", "gpus", "questions"), [("textvqa-3b", 8, 64), ("textvqa-3b-lora", 1, 16)])
+def test_a_step_of_packed_rows_holds_about_as_many_questions_as_it_says(name: str, gpus: int, questions: int) -> None:
+    """Three questions about two pictures of 1024 x 768, as photographs with writing have, each of 70 tokens."""
+    recipe = load_settings(name)
+    assert recipe.train.share_pictures and recipe.train.pack_tokens
+    assert recipe.train.pack_tokens >= 2 * recipe.data.max_length
+    picture = min(recipe.images.max_tokens, 36 * 27) + 25
+    images = [Path(f"{number * 2 // 3}") for number in range(3000)]
+    plan = RowPlan(1, recipe.train.pack_tokens, recipe.train.accumulate, gpus, True)
+    sampler = RowSampler(images, [Length(picture + 70, picture)] * 3000, plan, seed=0)
+
+    steps = len(sampler) / plan.rows_a_step
+    assert questions * 0.8 <= 3000 / steps <= questions * 1.2
+    assert "a picture is seen 1.0 times" in sampler.describe() and "would share more" not in sampler.describe()
 
 
 @pytest.mark.parametrize("name", ["textvqa-3b", "textvqa-3b-lora"])
@@ -59,7 +76,7 @@ def test_augmentation_waits_behind_comments_and_never_mirrors_writing(name: str,
 def test_the_job_for_one_small_gpu_asks_and_answers_in_the_same_words() -> None:
     full, lora = load_settings("textvqa-3b"), load_settings("textvqa-3b-lora")
     assert lora.tune.method == "lora"
-    assert (lora.images.max_tokens, lora.train.batch_size, lora.train.accumulate) == (640, 1, 16)
+    assert (lora.images.max_tokens, lora.train.pack_tokens, lora.train.accumulate) == (640, 4096, 2)
     assert (lora.prompt, lora.answer, lora.data.train, lora.data.test) == (
         full.prompt,
         full.answer,

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from families import build_family_model, build_family_processor, draw_samples, draw_shared_samples
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from groundling.dialect.family import FAMILIES
 from groundling.errors import ContractError
 from groundling.inference.batch import IGNORED, Sample, pack_row, pad_left
+from groundling.model import attention
 from groundling.model.attention import (
     PACKED_ATTENTION,
     attend_padded,
@@ -65,6 +66,21 @@ def test_stretches_of_one_shape_on_several_prefixes_keep_apart():
     row = [Stretch(2), Stretch(1, prefix=2, root=0), Stretch(2), Stretch(1, prefix=2, root=2)]
 
     assert attend([1, 3, 5, 10, 30, 50], is_causal=True, layout=Layout(row)) == [1, 2, 3, 10, 20, 30]
+
+
+def test_stretches_of_one_shape_are_one_call(monkeypatch: pytest.MonkeyPatch):
+    calls: list[tuple[int, ...]] = []
+
+    def attend_counted(query: torch.Tensor, *states: torch.Tensor, **options: Any) -> torch.Tensor:
+        calls.append(tuple(query.shape[::2]))
+        return scaled_dot_product_attention(query, *states, **options)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", attend_counted)
+    row = [Stretch(2), Stretch(1, prefix=2), Stretch(3), Stretch(2), Stretch(1, prefix=2, root=3), Stretch(1)]
+
+    attend([1, 3, 5, 10, 30, 50, 6, 8, 2, 4], is_causal=True, layout=Layout(row))
+
+    assert calls == [(2, 2), (2, 1), (1, 3), (1, 1)], "stretches of a call, and their length"
 
 
 def test_a_patch_sees_all_of_its_window():

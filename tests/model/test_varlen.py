@@ -123,12 +123,66 @@ def test_a_row_in_one_call_is_the_row_by_shapes(
 
 
 def test_torchs_own_function_has_the_parameters_that_are_told_it():
-    kernel = varlen.find_kernel()
+    kernel = varlen.load_kernel()
     if kernel is None:
         pytest.skip("needs torch 2.10 or flash-attn")
     layout = build_layout([(4, 0), (2, 3)])
     with pytest.raises((RuntimeError, NotImplementedError), match=r"(?i)cpu|cuda|backend"):  # not of its parameters
         attend_by_kernel(kernel, *draw_states(6), layout.bounds(torch.device("cpu")), causal=True, scaling=None)
+
+
+# ---- who gets to the kernel ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=["32 bits", "16 bits"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast_every_layer_gets_to_the_kernel(
+    family: str, weights: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    """Rotary positions leave queries and keys in the type of the weights, beside values in autocast's."""
+    processor = build_family_processor(family)
+    model = build_family_model(processor).to(weights)
+    use_packed_attention(model)
+    row = processor.normalise(pack_row(draw_shared_samples(processor), processor))
+    del row["labels"]
+    told: list[set[torch.dtype]] = []
+
+    def attend(query: Any, key: Any, value: Any, bounds: Any, causal: bool, scaling: float | None) -> torch.Tensor:
+        told.append({query.dtype, key.dtype, value.dtype})
+        return adapt_torch(of_2_12)(query, key, value, bounds, causal, scaling)
+
+    def run(kernel: varlen.Kernel | None) -> torch.Tensor:
+        monkeypatch.setattr(varlen, "find_kernel", lambda _: kernel)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return model(**row).logits
+
+    expected, found = run(None), run(attend)
+    assert told == [{torch.bfloat16}] * 4, "two layers of each tower"
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert (found - expected).float().norm() <= 0.02 * expected.float().norm()
+
+
+def test_attention_answers_in_the_type_that_torchs_own_does(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(varlen, "find_kernel", lambda _: adapt_torch(of_2_12))
+    states, layout = draw_states(5), Layout([Stretch(5)])
+
+    for allowed, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=allowed):
+            expected = scaled_dot_product_attention(*states, is_causal=True, enable_gqa=True)
+            found, _ = packed_attention(torch.nn.Module(), *states, is_causal=True, layout=layout)
+        assert found.dtype == expected.dtype == dtype
+
+
+@pytest.mark.parametrize(("capability", "has_one"), [((7, 5), False), ((8, 0), True), ((8, 6), True), ((12, 0), True)])
+def test_older_gpus_go_without_the_kernel(capability: tuple[int, int], has_one: bool, monkeypatch: pytest.MonkeyPatch):
+    kernel = adapt_torch(of_2_12)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(varlen, "load_kernel", lambda: kernel)
+    varlen.find_kernel.cache_clear()
+
+    assert varlen.find_kernel(torch.device("cuda:0")) is (kernel if has_one else None)
+    assert varlen.find_kernel(torch.device("cpu")) is None
+    varlen.find_kernel.cache_clear()
 
 
 # ---- the kernels themselves ------------------------------------------------------------------------------------
@@ -139,8 +193,9 @@ def test_torchs_own_function_has_the_parameters_that_are_told_it():
 @pytest.mark.parametrize("causal", [True, False])
 def test_the_kernel_is_as_exact_as_its_sixteen_bits(causal: bool, heads: tuple[int, int]):
     """Its outputs and gradients are as far from those in 64 bits as torch's own attention in 16 is."""
-    kernel = varlen.find_kernel()
-    assert kernel is not None, "a machine with CUDA has a kernel"
+    kernel = varlen.find_kernel(torch.device("cuda:0"))
+    if kernel is None:
+        pytest.skip("needs a GPU of compute capability 8.0")
     layout = build_layout([(300, 0), (17, 150), (40, 299), (5, 0), (1, 5), (64, 1)])
     states = draw_states(sum(layout.lengths), heads=heads[0], key_heads=heads[1], width=64, device="cuda")
     weights = torch.randn(1, sum(layout.lengths), heads[0], 64, device="cuda")
@@ -175,14 +230,14 @@ def test_a_whole_model_gives_with_the_kernel_what_it_gives_without(family: str, 
             return model(**processor.normalise(on_device)).logits[0].float()
 
     found = run()
-    monkeypatch.setattr(varlen, "find_kernel", lambda: None)
+    monkeypatch.setattr(varlen, "find_kernel", lambda _: None)
     expected = run()
     assert (found - expected).norm() <= 0.02 * expected.norm()
 
 
 @CUDA
 def test_thirty_two_bits_go_without_the_kernel(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(varlen, "find_kernel", lambda: pytest.fail("the kernels hold 16 bits"))
+    monkeypatch.setattr(varlen, "find_kernel", lambda _: pytest.fail("the kernels hold 16 bits"))
     states = draw_states(5, device="cuda")
 
     packed_attention(torch.nn.Module(), *states, is_causal=True, layout=Layout([Stretch(5)]))

@@ -15,14 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from accelerate.utils import DistributedType
-from drawn import draw_records, read_metrics
+from drawn import draw_records, read_metrics, read_weights
 from packaging.version import Version
 
 import groundling as gl
 from groundling.errors import SettingsError
 from groundling.evaluation.report import read_report
+from groundling.model.load import find_checkpoint
 from groundling.recipe_file import SHIPPED, write_yaml
 from groundling.training.checkpoint import list_checkpoints
 from groundling.training.processes import choose_share, refuse_other_engine
@@ -170,6 +172,23 @@ def test_packed_rows_are_dealt_to_two_processes(folder: Path, environment: dict[
     for before, after in zip(expected, found, strict=True):
         for name in before.keys() & {"loss", "miou", "tokens"}:
             assert after[name] == pytest.approx(before[name], abs=1e-3), (name, before, after)
+
+
+@pytest.mark.slow
+def test_a_step_of_two_processes_is_the_step_of_one(folder: Path, environment: dict[str, str]) -> None:
+    """Plain gradient descent, so that weights tell how large gradients were: AdamW's steps do not."""
+    step = ["train.max_steps=1", "train.learning_rate=0.1", "train.warmup=0", "train.max_grad_norm=1e9"]
+    once = [str(folder / "recipe.yaml"), *step, "trainer.optim=sgd", "evaluate.every=0", "data.test=[]"]
+    one = gl.train(*once, f"run.dir={folder / 'step-one'}")
+    two = folder / "step-two"
+    assert run([*TORCHRUN, *COMMAND, *once, "train.batch_size=4", f"run.dir={two}"], environment).returncode == 0
+    before = read_weights(find_checkpoint("tiny").folder)
+    expected, found = read_weights(one / "final"), read_weights(two / "final")
+    whole = torch.stack([weight.norm() for weight in expected.values()]).norm()
+    moved = torch.stack([(expected[name] - before[name]).norm() for name in expected]).norm()
+    apart = torch.stack([(found[name] - expected[name]).norm() for name in expected]).norm()
+    assert moved > 1e-4 * whole, "a step that could be seen"
+    assert apart <= 1e-6 * whole and apart <= 1e-3 * moved
 
 
 def read_answers(run_dir: Path) -> list[str]:

@@ -124,3 +124,22 @@ def test_label_smoothing_is_what_torch_calls_it(recipe: Recipe, scenes: Path) ->
     plain = gl.train(recipe("plain", train=ONE_STEP))
     smooth = gl.train(recipe("smooth", train=ONE_STEP, trainer={"label_smoothing_factor": 0.5}))
     assert read_metrics(smooth)[0]["loss"] != read_metrics(plain)[0]["loss"]
+
+
+def test_logits_are_made_where_there_are_labels_and_nowhere_else(
+    recipe: Recipe, scenes: Path, tiny_model_folder: Path
+) -> None:
+    learned = sum(map(len, losses_alone(gl.read_records(scenes / "uneven.jsonl"), tiny_model_folder)))
+    words = len(load_processor(find_checkpoint(str(tiny_model_folder))).tokenizer)
+    positions: list[int] = []
+
+    def count(part: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(part, torch.nn.Linear) and part.out_features >= words:
+            positions.append(given[0].shape[:-1].numel())
+
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(count)
+    try:
+        gl.train(recipe(data={"train": str(scenes / "uneven.jsonl")}, train=ONE_STEP | {"batch_size": 4}))
+    finally:
+        hook.remove()
+    assert positions == [learned]

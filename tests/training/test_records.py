@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
 from drawn import Recipe, read_metrics
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import groundling as gl
@@ -21,8 +24,11 @@ from groundling.inference.batch import IGNORED, encode_record, pack_row
 from groundling.model.processor import Processor
 from groundling.settings import Settings
 from groundling.training import records as module
+from groundling.training.ready import build_dataset, build_sampler
 from groundling.training.records import (
+    Gathered,
     RecordDataset,
+    blank_sample,
     build_augmenter,
     choose_sample,
     gather_records,
@@ -32,9 +38,10 @@ from groundling.training.records import (
     measure_changed,
     mix_records,
     refuse_unmeasurable,
+    room_for_samples,
     write_set_aside,
 )
-from groundling.training.rows import Row
+from groundling.training.rows import Row, RowPlan, RowSampler
 
 
 def settings_of(**data: Any) -> Settings:
@@ -239,7 +246,59 @@ def test_only_a_row_of_words_alone_gets_a_blank_picture(tiny_processor: Processo
     assert row["labels"][0, length:].eq(IGNORED).all(), "nobody is asked about the blank picture"
     assert row["layout"].stretches[:-1] == plain["layout"].stretches
     both = join_samples([*words, seen], tiny_processor)
+    assert row["pixels"].dtype == both["pixels"].dtype == torch.uint8, "bytes until they are on the device"
     assert torch.equal(both["input_ids"], pack_row([*words, seen], tiny_processor)["input_ids"])
+
+
+@given(
+    words=st.lists(st.integers(1, 60), max_size=12),
+    pictures=st.integers(0, 3),
+    room=st.integers(0, 300),
+    weight=st.sampled_from([1, 2]),
+)
+@hypothesis.settings(max_examples=30, deadline=None)
+def test_no_row_is_over_its_budget_with_the_blank_picture_counted(
+    tiny_processor: Processor, scenes: Path, words: list[int], pictures: int, room: int, weight: int
+) -> None:
+    shapes = gl.read_records(scenes / "train.jsonl")[:pictures]
+    counted = [gl.Record(question="count", image=None, answer=" ".join(["1"] * end)) for end in words]
+    records = [*shapes, *counted * weight]
+    blank = len(blank_sample(tiny_processor).input_ids)
+    lengths = [measure(record, tiny_processor, 10**6) for record in records]
+    alone = [at.tokens + (0 if one.image else blank) for one, at in zip(records, lengths, strict=True)]
+    budget = max(alone, default=1) + room
+    plan = RowPlan(1, room_for_samples(records, tiny_processor, budget), 1, 1, True)
+    sampler = RowSampler([record.image for record in records], lengths, plan, seed=room)
+    dataset = RecordDataset(records, tiny_processor, max_pixels=10**8)
+
+    rows = [join_samples(dataset.__getitems__(row), tiny_processor) for row in sampler]
+
+    assert max((row["input_ids"].shape[1] for row in rows), default=0) <= budget
+    assert room_for_samples(shapes, tiny_processor, budget) == budget, "nothing is kept free where nobody needs it"
+
+
+def test_words_that_leave_no_room_for_the_blank_picture_are_set_aside(
+    tiny_processor: Processor, scenes: Path, tmp_path: Path
+) -> None:
+    records = gl.read_records(scenes / "words.jsonl")
+    longest = measure(records[-1], tiny_processor, 10**6).tokens
+    blank = len(blank_sample(tiny_processor).input_ids)
+
+    def gather(pack: int, max_length: int) -> tuple[Settings, Gathered]:
+        data = settings_of(train=str(scenes / "words.jsonl"), max_length=max_length)
+        packed = Settings.model_validate(data.model_dump() | {"train": {"pack_tokens": pack}})
+        return packed, gather_records(packed, tiny_processor)
+
+    assert len(gather(longest + blank, longest)[1].train) == 4
+    packed, gathered = gather(longest + blank - 1, 1000)
+    assert [(found.record, found.tokens) for found in gathered.too_long] == [(records[-1], longest)]
+    write_set_aside(gathered, tmp_path / "set-aside.jsonl", packed)
+    (line,) = (tmp_path / "set-aside.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["reason"] == (
+        f"{longest} tokens and a blank picture's beside them; train.pack_tokens is {longest + blank - 1}"
+    )
+    sampler = build_sampler(gathered, build_dataset(gathered, tiny_processor, packed), packed)
+    assert sampler.plan.pack_tokens == longest - 1, "the rest is kept for the blank picture"
 
 
 def test_a_picture_is_opened_once_a_row(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundling.training.rows import Group, Length, RowPlan, RowSampler, fill, fit, group_questions, split_rows
+from groundling.training.rows import (
+    Group,
+    Length,
+    Quota,
+    RowPlan,
+    RowSampler,
+    fill,
+    fit,
+    group_questions,
+    split_rows,
+    spread_out,
+)
 
 PICTURES = st.lists(st.sampled_from("abcdefg"), max_size=60)
 
@@ -83,8 +95,15 @@ def test_it_is_told_how_often_pictures_are_seen():
     )
     assert sampler_of(images, plan_of()).describe() == (
         "40 rows an epoch, of 1.0 records; a picture is seen 4.0 times for 4.0 questions "
-        "(rows of several records would share it)"
+        "(rows of several records would share more)"
     )
+    assert sampler_of(images, plan_of(batch_size=4)).describe() == (
+        "10 rows an epoch, of 4.0 records; a picture is seen 4.0 times for 4.0 questions "
+        "(train.accumulate=4 would share more)"
+    )
+    packed = [sampler_of(images, plan_of(pack_tokens=300, accumulate=rows)).describe() for rows in (1, 4)]
+    assert packed[0].endswith("a picture is seen 4.0 times for 4.0 questions (train.accumulate=4 would share more)")
+    assert packed[1].endswith("a picture is seen 1.0 times for 4.0 questions")
     assert sampler_of(images, plan_of(batch_size=4, share_pictures=False)).describe() == (
         "10 rows an epoch, of 4.0 records"
     )
@@ -121,14 +140,91 @@ def test_rows_are_well_filled_and_sharing_makes_them_fewer():
     assert len(together) < 0.6 * len(apart)
 
 
-@pytest.mark.parametrize("plan", [plan_of(batch_size=8, accumulate=4), plan_of(pack_tokens=2000, accumulate=2)])
-def test_no_picture_owns_a_step(plan: RowPlan):
-    images = ["much"] * 100 + [f"{number}" for number in range(400)]
-    sampler = sampler_of(images, plan)
-    groups = group_questions(sampler.images, sampler.most, np.random.default_rng(0))
-    a_step = len(images) / (len(sampler) / plan.rows_a_step)
+# ---- steps -----------------------------------------------------------------------------------------------------
 
-    assert 1 < max(map(len, groups)) <= 0.3 * a_step
+CROWDS = {
+    "one in five about one": ["much"] * 100 + [f"{number}" for number in range(400)],
+    "a hundred about each": [f"{number % 5}" for number in range(500)],
+    "twenty about each": [f"{number // 20}" for number in range(1000)],
+}
+
+
+def steps_of(sampler: RowSampler) -> list[list[Any]]:
+    """The picture of each question, step by step."""
+    rows, size = numbers_of(sampler), sampler.plan.rows_a_step
+    steps = [chain(*rows[start : start + size]) for start in range(0, len(rows), size)]
+    return [[sampler.images[number] for number in step] for step in steps]
+
+
+def largest_shares(steps: list[list[Any]]) -> list[float]:
+    """Of one picture's questions in a step, from the largest, over steps of about the usual number of questions."""
+    usual = sum(map(len, steps)) / len(steps)
+    shares = [Counter(step).most_common(1)[0][1] / len(step) for step in steps if len(step) >= 0.75 * usual]
+    return sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize(
+    "rows",
+    [{"batch_size": 8, "accumulate": 4}, {"batch_size": 4, "accumulate": 4, "processes": 2}],
+    ids=["one process", "two"],
+)
+def test_no_picture_owns_a_step(crowd: str, rows: dict[str, int]):
+    for seed in range(3):
+        sampler = sampler_of(CROWDS[crowd], plan_of(**rows), seed=seed)
+        assert sampler.most == 8 and largest_shares(steps_of(sampler)[:-1])[0] <= 0.25
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+def test_no_picture_owns_a_step_of_packed_rows(crowd: str, accumulate: int):
+    """Steps of so many tokens differ in how many questions they hold: a quarter of the usual may be somewhat more.
+
+    Rows are shuffled after they are filled, so the one that takes what is left at the end may be in any step.
+    """
+    for seed in range(3):
+        sampler = sampler_of(CROWDS[crowd], plan_of(pack_tokens=2000, accumulate=accumulate), seed=seed)
+        assert largest_shares(steps_of(sampler))[1] <= 0.4
+
+
+@given(images=PICTURES, pack=st.sampled_from([None, 600]), accumulate=st.integers(1, 3))
+def test_where_there_are_no_others_a_picture_may_own_a_step(images: list[str], pack: int | None, accumulate: int):
+    size = 1 if pack else 4
+    sampler = sampler_of(images, plan_of(batch_size=size, pack_tokens=pack, accumulate=accumulate))
+    assert sorted(chain(*numbers_of(sampler))) == list(range(len(images)))
+
+    only = sampler_of(["a"] * 24, plan_of(batch_size=size, pack_tokens=pack, accumulate=accumulate))
+    assert [len(row) for row in numbers_of(only)] == [4] * 6 if pack is None else len(only) <= 3
+
+
+def test_a_picture_with_its_quota_waits_as_long_as_there_are_others():
+    images: list[Path | None] = [Path(image) for image in "aaaabbc"]
+    quota = Quota(images, 2)
+
+    assert members(fill(counted([0, 1], [2], [4], [3], [5], [6]), 4, cut=True, quota=quota)) == [
+        [[0, 1], [4], [5]],
+        [[2], [3], [6]],
+    ]
+    groups = [Group([0, 1], 50), Group([2], 30), Group([4], 60), Group([5], 40)]
+    assert members(fill(groups, 100, cut=False, quota=quota)) == [[[0, 1], [5]], [[2], [4]]]
+    assert members(fill(groups[:2], 100, cut=False, quota=quota)) == [[[0, 1], [2]]], "there are no others"
+    wide = [groups[0], groups[1], Group([4], 90)]
+    assert members(fill(wide, 100, cut=False, quota=quota)) == [[[0, 1]], [[2]], [[4]]], "another that does not fit"
+
+
+def test_those_of_a_kind_are_spread_out():
+    kinds = ["a"] * 10 + [None] * 30 + ["b"] * 5
+
+    orders = [spread_out(kinds, np.random.default_rng(seed)) for seed in range(50)]
+
+    for order in orders:
+        assert sorted(order) == list(range(45))
+        for kind, apart in (("a", 45 / 10), ("b", 45 / 5)):
+            at = [at for at, place in enumerate(order) if kinds[place] == kind]
+            assert max(np.diff(at)) <= 2.5 * apart
+    assert len({tuple(order) for order in orders}) == 50
+    first = Counter(order[0] for order in orders)
+    assert max(first.values()) < 10, "any of them may be the first"
 
 
 # ---- the order -------------------------------------------------------------------------------------------------
@@ -157,6 +253,31 @@ def test_records_without_a_picture_stand_alone():
     groups = group_questions([None, Path("a"), None, Path("a")], 4, np.random.default_rng(0))
 
     assert sorted(map(sorted, groups)) == [[0], [1, 3], [2]]
+
+
+def test_rows_and_groups_stand_in_random_order():
+    forty_one = [f"{number}" for number in range(41)]
+    at: set[int] = set()
+    for epoch in range(20):
+        lengths = [Length(250, 200)] * 41  # ten rows of four, and the one that is filled last
+        plan = plan_of(pack_tokens=1000)
+        rows = numbers_of(RowSampler(list(map(Path, forty_one)), lengths, plan, seed=1, epoch=lambda: epoch))  # noqa: B023
+        at.add(next(place for place, row in enumerate(rows) if len(row) == 1))
+    assert len(at) > 5, "the last row is not always what was left"
+
+    images = [None] * 30 + [Path(image) for image in forty_one[:30]]
+    groups = group_questions(images, 4, np.random.default_rng(0))
+    assert 5 < sum(number < 30 for (number,) in groups[:30]) < 25, "words are asked among pictures"
+
+
+def test_of_a_steps_groups_the_largest_get_their_rows_first():
+    images = [f"{number}" for number in range(160) for _ in range((1, 3)[number % 2])]  # rows of 4: each a 3 and a 1
+    seen = 0
+    for seed in range(4):
+        rows = numbers_of(sampler_of(images, plan_of(batch_size=4, accumulate=4), seed=seed))
+        seen += sum(len({images[number] for number in row}) for row in rows)
+
+    assert seen / (4 * 160) < 1.08, "few groups are cut, so that few pictures are seen twice (in any order: 1.09)"
 
 
 # ---- filling ---------------------------------------------------------------------------------------------------
@@ -227,6 +348,22 @@ def test_no_row_of_changed_samples_is_over_its_budget(images: list[str], budget:
         own = sum(lengths[number].tokens - lengths[number].shared for number in row.numbers)
         pictures = {images[number]: lengths[number].shared for number in row.numbers}
         assert own + sum(pictures.values()) <= budget
+
+
+def test_an_epoch_that_needs_more_rows_is_drawn_again():
+    """Samples of which a row holds two or three, so that how many rows there are depends on luck."""
+    tokens = np.random.default_rng(5).integers(300, 700, 36).tolist()
+    images = [Path(f"{number}") for number in range(36)]
+    plan = plan_of(pack_tokens=1000)
+    sampler = RowSampler(images, [Length(own, own - 50) for own in tokens], plan, seed=5, epoch=lambda: 1)
+
+    rows = list(sampler)
+
+    assert len(rows) == len(sampler) == 19
+    assert {(row.epoch, row.attempt) for row in rows} == {(1, 24)}, "24 draws had a row more"
+    assert sorted(number for row in rows for number in row.numbers) == list(range(36)), "and none of them was cut off"
+    assert max(sum(tokens[number] for number in row.numbers) for row in rows) <= 1000
+    assert list(sampler) == rows
 
 
 def test_rows_carry_their_epoch():

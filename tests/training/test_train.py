@@ -66,6 +66,15 @@ def test_a_run_has_learned(recipe: Recipe) -> None:
     assert losses[-1] < losses[0] - 1
 
 
+def test_every_epoch_has_rows_of_its_own(recipe: Recipe) -> None:
+    """Of a model that stays as it is, so that the same row would have the same loss again."""
+    still = {"max_steps": None, "epochs": 2, "learning_rate": 1e-60}
+    run = gl.train(recipe(train=still, run={"log_every": 1}))
+    losses = [round(line["loss"], 4) for line in read_metrics(run) if "loss" in line]
+    assert len(losses) == 10, "twenty records in rows of four, twice"
+    assert not set(losses[:5]) & set(losses[5:])
+
+
 # ---- which weights change --------------------------------------------------------------------------------------
 
 

@@ -79,12 +79,16 @@ def packed_attention(
 
     The signature is that of transformers' AttentionInterface. A vision tower gives the bounds of its windows
     (`cu_seq_lens_q`, cumulative from 0), each attended to whole; the language model, causal, gets the row's `layout`.
-    Keys may have fewer heads than queries, a divisor of their number.
+    Keys may have fewer heads than queries, a divisor of their number. Under autocast all are cast to its type, as
+    torch's own attention does, since rotary positions leave queries and keys in the type of the weights.
     """
     assert attention_mask is None and query.shape[0] == 1, "a packed row is one row, without a mask"
     assert sliding_window is None, "a packed sample is attended to whole"
     causal = bool(module.is_causal if is_causal is None else is_causal)
-    kernel = varlen.find_kernel() if query.is_cuda and query.dtype in varlen.TYPES and not dropout else None
+    if torch.is_autocast_enabled(query.device.type):
+        usual = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(usual), key.to(usual), value.to(usual)
+    kernel = varlen.find_kernel(query.device) if query.dtype in varlen.TYPES and not dropout else None
     if kernel is not None:
         bounds = _told(layout).bounds(query.device) if cu_seq_lens_q is None else _bounds(cu_seq_lens_q, max_length_q)
         return attend_by_kernel(kernel, query, key, value, bounds, causal=causal, scaling=scaling), None

@@ -18,6 +18,7 @@ from torch import Tensor
 from groundling.model.layout import Bounds
 
 TYPES = (torch.bfloat16, torch.float16)
+OLDEST = (8, 0)  # compute capability; on older devices both kernels are there and fail when they are called
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Bounds, bool, float | None], Tensor]
 """(T, heads, head_dim) from queries of that shape, keys and values, bounds, whether causal, and the scale of scores.
@@ -27,7 +28,15 @@ Keys and values may have fewer heads than queries, a divisor of their number.
 
 
 @cache
-def find_kernel() -> Kernel | None:
+def find_kernel(device: torch.device) -> Kernel | None:
+    """The kernel for a device; None for one without, as every GPU older than NVIDIA's Ampere is."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < OLDEST:
+        return None
+    return load_kernel()
+
+
+@cache
+def load_kernel() -> Kernel | None:
     """torch's own kernel, else flash-attn's; None where there is neither."""
     try:
         from torch.nn.attention.varlen import varlen_attn

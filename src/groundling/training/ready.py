@@ -24,6 +24,7 @@ from groundling.training.records import (
     gather_records,
     longest_sample,
     measure_changed,
+    room_for_samples,
 )
 from groundling.training.rows import RowPlan, RowSampler
 
@@ -75,7 +76,8 @@ def build_sampler(
 ) -> RowSampler:
     """Which of the records stand together in the rows of an epoch; `epoch` gives its number when they are drawn."""
     train = settings.train
-    plan = RowPlan(train.batch_size, train.pack_tokens, train.accumulate, processes, train.share_pictures)
+    room = train.pack_tokens and room_for_samples(records.train, dataset.processor, train.pack_tokens)
+    plan = RowPlan(train.batch_size, room, train.accumulate, processes, train.share_pictures)
     changed = None
     if dataset.augmenter is not None:
         changed = partial(

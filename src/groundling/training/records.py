@@ -77,10 +77,10 @@ def gather_records(
     if errors and settings.data.strict:
         raise SettingsError(f"data.strict is set, and the data has {len(errors)} errors{_first(errors)}")
 
-    limit = longest_sample(settings)
     measured = [measure_lengths(usable(records, findings), processor, settings) for records in train]
-    kept = [[pair for pair in pairs if pair[1].tokens <= limit] for pairs in measured]
-    too_long = [TooLong(record, at.tokens) for pairs in measured for record, at in pairs if at.tokens > limit]
+    fits = partial(_fits_alone, settings=settings, blank=len(blank_sample(processor).input_ids))
+    kept = [[pair for pair in pairs if fits(*pair)] for pairs in measured]
+    too_long = [TooLong(record, at.tokens) for pairs in measured for record, at in pairs if not fits(record, at)]
     mixed = mix_records(kept, [source.weight for source in settings.data.train], seed=settings.train.seed)
     gathered = Gathered(
         train=[record for record, _ in mixed],
@@ -177,6 +177,20 @@ def _limit(settings: Settings) -> str:
     return f"train.pack_tokens is {limit}" if limit < settings.data.max_length else f"data.max_length is {limit}"
 
 
+def _fits_alone(record: Record, length: Length, *, settings: Settings, blank: int) -> bool:
+    """Whether a row may hold this sample alone; beside words there is a blank picture (`join_samples`)."""
+    room = settings.train.pack_tokens
+    beside = blank if record.image is None else 0
+    return length.tokens <= settings.data.max_length and (room is None or length.tokens + beside <= room)
+
+
+def room_for_samples(records: Sequence[Record], processor: Processor, pack_tokens: int) -> int:
+    """Tokens of a row that samples may have: all, unless there are records of words alone, whose rows hold a blank."""
+    if all(record.image is not None for record in records):
+        return pack_tokens
+    return max(1, pack_tokens - len(blank_sample(processor).input_ids))
+
+
 def measure_lengths(records: Sequence[Record], processor: Processor, settings: Settings) -> list[tuple[Record, Length]]:
     """Each record with its sample's length. RecordError for one that the answer form cannot hold."""
     measured: list[tuple[Record, Length]] = []
@@ -226,7 +240,8 @@ def write_set_aside(gathered: Gathered, file: Path, settings: Settings) -> int:
     ]
     for record, tokens in gathered.too_long:
         place = {"file": str(record.file), "line": record.line, "record": record.id}
-        lines.append(place | {"code": "too_long", "reason": f"{tokens} tokens; {_limit(settings)}"})
+        beside = " and a blank picture's beside them" if tokens <= longest_sample(settings) else ""
+        lines.append(place | {"code": "too_long", "reason": f"{tokens} tokens{beside}; {_limit(settings)}"})
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return len({(line["file"], line["line"], line["record"]) for line in lines})
 
@@ -359,7 +374,11 @@ def join_samples(samples: Sequence[Sample], processor: Processor) -> dict[str, A
     (of zero), on every process, which all ways of spreading a model over devices rely on.
     """
     if all(sample.patches is None for sample in samples):
-        side = processor.family.token_side
-        blank = processor.see(Image.new("RGB", (side, side)))
-        samples = [*samples, encode_question(processor, "", blank)]
+        samples = [*samples, blank_sample(processor)]
     return pack_row(samples, processor)
+
+
+def blank_sample(processor: Processor) -> Sample:
+    """The smallest picture there is, and a question that nobody answers."""
+    side = processor.family.token_side
+    return encode_question(processor, "", processor.see(Image.new("RGB", (side, side))))

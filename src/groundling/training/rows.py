@@ -8,10 +8,10 @@ epoch depend on its number and a seed alone, so a run that goes on from a checkp
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-MOST_OF_A_STEP = 0.25  # of its questions are about one picture, so that none owns the step
+MOST_OF_A_STEP = 0.25  # of its questions are about one picture, so that none owns the step while there are others
 LOOK_AHEAD = 64  # groups among which one is looked for that still fits a row
 SPARE_ROWS = 0.01  # of an epoch's, since other epochs' records need a few more or less
 
@@ -47,6 +47,31 @@ class Group(NamedTuple):
 
     members: list[int]
     size: int
+
+
+class Quota:
+    """How many questions about one picture may stand together: in a step, and therefore in a row too."""
+
+    def __init__(self, images: Sequence[Path | None], most: int) -> None:
+        self._images = images
+        self._most = most
+        asked = Counter(image for image in images if image is not None)
+        self._busy = {image for image, times in asked.items() if times > most}  # no other picture can have too many
+
+    def count(self, members: Sequence[int]) -> Counter[Path]:
+        """Questions about each picture that is asked about too often for one step."""
+        if not self._busy:
+            return Counter()
+        images = (self._images[number] for number in members)
+        return Counter(image for image in images if image in self._busy)
+
+    def allows(self, members: Sequence[int], held: Mapping[Path, int]) -> bool:
+        """Whether these may stand beside what is `held`, in questions about each picture."""
+        return not held or all(held.get(image, 0) + more <= self._most for image, more in self.count(members).items())
+
+    def busiest(self, members: Sequence[int]) -> Path | None:
+        """The one of their pictures that is asked about too often, most of all here; None where none is."""
+        return next((image for image, _ in self.count(members).most_common(1)), None)
 
 
 @dataclass(frozen=True)
@@ -91,7 +116,9 @@ class RowSampler(Sampler[Row]):
         self.plan = plan
         self.seed = seed
         self.epoch = epoch
-        self.most = self._most_of_a_picture() if plan.share_pictures else 1
+        most = self._most_of_a_picture(plan.accumulate)
+        self.most = most if plan.share_pictures else 1
+        self._quota = Quota(images, most)
         self._count = 0
         drawn = len(self._draw(0, 0))
         if plan.pack_tokens is not None:
@@ -124,8 +151,17 @@ class RowSampler(Sampler[Row]):
             return told
         pictures = len(set(asked))
         told += f"; a picture is seen {seen / pictures:.1f} times for {len(asked) / pictures:.1f} questions"
-        can_share = self.plan.pack_tokens is not None or self.plan.batch_size > 1
-        return told if can_share or len(asked) == pictures else f"{told} (rows of several records would share it)"
+        cure = self._name_cure(-(-len(asked) // pictures))
+        return told if cure is None else f"{told} ({cure} would share more)"
+
+    def _name_cure(self, questions: int) -> str | None:
+        """What would let a picture's questions, so many of them on average, stand together; None where they may."""
+        if questions == 1:
+            return None
+        if self.plan.pack_tokens is None and self.plan.batch_size == 1:
+            return "rows of several records"
+        enough = next(number for number in count(self.plan.accumulate) if self._most_of_a_picture(number) >= questions)
+        return f"train.accumulate={enough}" if enough > self.plan.accumulate else None
 
     def _draw(self, epoch: int, attempt: int) -> list[Row]:
         """One attempt at the rows of an epoch."""
@@ -135,15 +171,19 @@ class RowSampler(Sampler[Row]):
             return [Row(numbers, epoch, attempt) for numbers in self._draw_by_records(groups)]
         lengths = self.lengths_in(epoch, attempt)
         measured = [part for members in groups for part in fit(members, lengths, self.plan.pack_tokens)]
-        rows = join_members(fill(measured, self.plan.pack_tokens, cut=False))
+        rows = join_members(fill(measured, self.plan.pack_tokens, cut=False, quota=self._quota))
         rows = split_rows(rows, max(self._whole_rounds(len(rows)), self._count))
-        return [Row(rows[place], epoch, attempt) for place in rng.permutation(len(rows))]
+        order = spread_out([self._quota.busiest(row) for row in rows], rng)
+        shuffled = [Group(rows[place], 1) for place in order]
+        steps = fill(shuffled, self.plan.rows_a_step, cut=False, quota=self._quota)
+        return [Row(row.members, epoch, attempt) for step in steps for row in step]
 
     def _draw_by_records(self, groups: Sequence[list[int]]) -> list[list[int]]:
         """A step holds the same records however many rows and processes it is cut into."""
         size = self.plan.batch_size
         rows: list[list[int]] = []
-        for step in fill([Group(members, len(members)) for members in groups], size * self.plan.rows_a_step, cut=True):
+        counted = [Group(members, len(members)) for members in groups]
+        for step in fill(counted, size * self.plan.rows_a_step, cut=True, quota=self._quota):
             largest_first = sorted(step, key=lambda group: group.size, reverse=True)  # so that few have to be cut
             own = join_members(fill(largest_first, size, cut=True))
             rows += split_rows(own, self._whole_rounds(len(own)))
@@ -152,20 +192,24 @@ class RowSampler(Sampler[Row]):
     def _whole_rounds(self, rows: int) -> int:
         return -(-rows // self.plan.processes) * self.plan.processes
 
-    def _most_of_a_picture(self) -> int:
-        """How many questions about one picture may be in a step, from how many a step holds."""
-        plan = self.plan
-        questions: float = plan.batch_size
+    def _most_of_a_picture(self, accumulate: int) -> int:
+        """How many questions about one picture may be in a step, from how many a step of so many rows holds."""
+        plan = replace(self.plan, accumulate=accumulate)
+        questions: float = plan.batch_size * plan.rows_a_step
         if plan.pack_tokens is not None and self.images:
             pictures = dict(zip(self.images, self.lengths, strict=True))
             shared = sum(length.shared for length in pictures.values())
             own = sum(length.tokens - length.shared for length in self.lengths)
-            questions = len(self.images) * plan.pack_tokens / (shared + own)
-        return max(1, int(questions * plan.rows_a_step * MOST_OF_A_STEP))
+            tokens = plan.pack_tokens * plan.rows_a_step
+            questions = len(self.images) * tokens / (shared + own)
+            # questions about as many pictures as there have to be, if that leaves their share of the room to words
+            apart = (tokens - shared / len(pictures) / MOST_OF_A_STEP) * len(self.images) / max(1, own)
+            questions = min(questions, apart) if apart >= questions / 2 else questions
+        return max(1, int(questions * MOST_OF_A_STEP))
 
 
 def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Generator) -> list[list[int]]:
-    """Numbers in random groups of up to `most` about one picture, the groups in random order."""
+    """Numbers in random groups of up to `most` about one picture, in random order (`spread_out`)."""
     by_image: dict[Path, list[int]] = {}
     groups: list[list[int]] = []
     for number in rng.permutation(len(images)).tolist():
@@ -175,7 +219,22 @@ def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Gen
         else:
             by_image.setdefault(image, []).append(number)
     groups += [found[start : start + most] for found in by_image.values() for start in range(0, len(found), most)]
-    return [groups[place] for place in rng.permutation(len(groups))]
+    return [groups[place] for place in spread_out([images[group[0]] for group in groups], rng)]
+
+
+def spread_out(kinds: Sequence[Hashable | None], rng: np.random.Generator) -> list[int]:
+    """Places in random order, but those of one kind an even distance apart; None is of no kind."""
+    together: dict[Hashable, list[int]] = {}
+    for place in rng.permutation(len(kinds)).tolist():
+        kind = kinds[place]
+        together.setdefault((place,) if kind is None else kind, []).append(place)
+    begins = rng.random(len(together)).tolist()
+    at = [
+        ((number + begin) / len(places), place)
+        for begin, places in zip(begins, together.values(), strict=True)
+        for number, place in enumerate(places)
+    ]
+    return [place for _, place in sorted(at)]
 
 
 def fit(members: Sequence[int], lengths: Sequence[Length], budget: int) -> list[Group]:
@@ -191,28 +250,43 @@ def fit(members: Sequence[int], lengths: Sequence[Length], budget: int) -> list[
     return groups
 
 
-def fill(groups: Sequence[Group], size: int, *, cut: bool) -> list[list[Group]]:
+def fill(groups: Sequence[Group], size: int, *, cut: bool, quota: Quota | None = None) -> list[list[Group]]:
     """The groups in bins of `size`, the last of what is left.
 
     A group that does not fit waits, if one a little further on does. Where none does it is cut, if it is of records
-    that each take 1, or a new bin begun.
+    that each take 1, or a new bin begun. One whose picture has its quota of the bin waits as long as there are others.
     """
-    waiting, bins, room = deque(groups), list[list[Group]](), 0
+    quota = quota or Quota([], 0)
+    waiting, bins, room, held = deque(groups), list[list[Group]](), 0, Counter[Path]()
     while waiting:
-        ahead = islice(waiting, LOOK_AHEAD)
-        place = next((place for place, group in enumerate(ahead) if group.size <= room), None)
-        if place is None and not (cut and room):
-            bins.append([])
-            room = max(size, waiting[0].size if not cut else 0)
-            continue
-        group = waiting[place or 0]
-        del waiting[place or 0]
+        place = _choose(list(islice(waiting, LOOK_AHEAD)), room, partial(quota.allows, held=held), can_cut=cut)
         if place is None:
+            bins.append([])
+            room, held = max(size, waiting[0].size if not cut else 0), Counter()
+            continue
+        group = waiting[place]
+        del waiting[place]
+        if group.size > room:
             waiting.appendleft(Group(group.members[room:], group.size - room))
             group = Group(group.members[:room], room)
         bins[-1].append(group)
         room -= group.size
+        held += quota.count(group.members)
     return bins
+
+
+def _choose(
+    ahead: Sequence[Group], room: int, is_allowed: Callable[[Sequence[int]], bool], *, can_cut: bool
+) -> int | None:
+    """Which of the groups goes into a bin with that much room next; None: a new bin is begun."""
+    fitting = [place for place, group in enumerate(ahead) if group.size <= room]
+    found = next((place for place in fitting if is_allowed(ahead[place].members)), None)
+    if found is not None or not room:
+        return found
+    other = next((place for place, group in enumerate(ahead) if is_allowed(group.members)), None)
+    if other is not None:
+        return other if can_cut else None
+    return next(iter(fitting), 0 if can_cut else None)
 
 
 def join_members(rows: Sequence[Sequence[Group]]) -> list[list[int]]:
