@@ -200,6 +200,7 @@ COLUMNS = (
     "decodes",
     "data samples/CPU-s",
     "first batch CPU s",
+    "first step CPU s",
     "wall s",
 )
 
@@ -221,6 +222,8 @@ def print_table(
     widths = [max(len(row[place]) for row in rows) for place in range(len(COLUMNS))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if any(entrant.framework == plain == "plain-pil" for entrant in present):
+        print("x plain: against the Trainer with PIL images; the one with torchvision's is not in this table")
     for run in runs:
         if run.error:
             print(f"{run.entrant.title}, {run.mode}, round {run.round + 1}: FAILED: {run.error}")
@@ -256,6 +259,7 @@ def table_row(entrant: Entrant, runs: Sequence[Run], plain: str) -> tuple[str, .
         share("decodes_per_sample", 2),
         middle([speed(run) for run in loaded]),
         share("first_batch_cpu_seconds", 1),
+        share("first_step_cpu_seconds", 1),
         share("first_batch_wall_seconds", 1),
     )
 

@@ -2,7 +2,7 @@
 
     python bench/gpu.py --questions 1 4 --sizes 1024x768 560x420 --json FILE       Qwen2.5-VL-3B, all weights
     python bench/gpu.py --method lora
-    python bench/gpu.py --device cpu --geometry tiny --steps 1                     that it runs, in a minute
+    python bench/gpu.py --device cpu --geometry tiny --steps 1 --sizes 112x84 --pictures 2     that it runs, in a minute
 
 Random weights in the shape of the published model, float32 with bfloat16 arithmetic (LoRA: bfloat16), made-up pictures
 and boxes. An arm is a way to take the same optimizer step over the same samples: with everything, with one idea left
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -107,6 +108,7 @@ ARMS = [
     replace(EVERYTHING, name="float pictures", ships_bytes=False),
     PLAIN,
 ]
+SIZES = [Frame(1024, 768), Frame(560, 420)]
 
 
 # ---- what is trained, and on what ------------------------------------------------------------------------------
@@ -115,8 +117,9 @@ ARMS = [
 def build_model(geometry: str, processor: Processor, method: str, device: str) -> PreTrainedModel:
     """Random weights on the device: in float32 to train them all, in bfloat16 under adapters."""
     token = processor.tokenizer.convert_tokens_to_ids
+    ends = {"bos_token_id": None, "eos_token_id": processor.end_token_id, "pad_token_id": processor.pad_token_id}
     config = Qwen2_5_VLConfig(
-        text_config=TEXT[geometry] | {"tie_word_embeddings": True, "max_position_embeddings": 32768},
+        text_config=TEXT[geometry] | ends | {"tie_word_embeddings": True, "max_position_embeddings": 32768},
         vision_config=VISION[geometry] | {"window_size": 112, "patch_size": 14, "spatial_merge_size": 2},
         image_token_id=processor.image_token_id,
         video_token_id=token("<|video_pad|>"),
@@ -250,9 +253,9 @@ def measure(model: PreTrainedModel, arm: Arm, groups: Any, processor: Processor,
     tokens = sum(batch["input_ids"].numel() for batch in batches)
     samples = sum(map(len, groups))
     with attending(model, arm) as calls:
-        products = count_products(model, batches, arm, processor)
         losses: list[float] = []
         try:
+            products = count_products(model, batches, arm, processor)
             losses += [take_step(model, batches, arm, processor, optimizer) for _ in range(2)]
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
@@ -287,12 +290,14 @@ def count_products(model: PreTrainedModel, batches: Any, arm: Arm, processor: Pr
 
     hooks = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, torch.nn.Linear)]
     device = next(model.parameters()).device
-    for batch in batches:
-        here = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            find_loss(model, processor.normalise(here), arm)
-    for hook in hooks:
-        hook.remove()
+    try:
+        for batch in batches:
+            here = {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                find_loss(model, processor.normalise(here), arm)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return counted[0]
 
 
@@ -312,6 +317,14 @@ def matrix_rate(device: str) -> float:
     return 2 * side**3 * rounds / (time.perf_counter() - started)
 
 
+def name_kernel(device: str) -> str:
+    """Whose kernel `varlen` finds, and whether it serves this device."""
+    if varlen.find_kernel() is None:
+        return "none"
+    owner = "torch's" if find_spec("torch.nn.attention.varlen") else "flash-attn's"
+    return f"{owner}, not usable on a CPU" if device == "cpu" else owner
+
+
 def main() -> None:
     options = read_options()
     processor = build_processor()
@@ -319,18 +332,17 @@ def main() -> None:
     rate = matrix_rate(options.device)
     model = build_model(options.geometry, processor, options.method, options.device)
     named = torch.cuda.get_device_name() if options.device != "cpu" else "CPU"
-    kernel = "torch or flash-attn" if varlen.find_kernel(torch.device(options.device)) else "none"
+    kernel = name_kernel(options.device)
     print(f"{named}, torch {torch.__version__}, transformers {transformers.__version__}, varlen kernel: {kernel}")
-    print(f"bfloat16 matrix products: {rate / 1e12:.0f} tera-operations a second\n")
+    print(f"bfloat16 matrix products: {rate / 1e12:.2f} tera-operations a second\n")
     results: list[dict[str, Any]] = []
     for size in options.sizes:
-        width, height = map(int, size.split("x"))
         for questions in options.questions:
-            groups = draw_samples(processor, Frame(width, height), options.pictures, questions)
+            groups = draw_samples(processor, size, options.pictures, questions)
             print(f"{size}, {questions} questions a picture, {options.pictures} pictures a step, {options.method}")
             for arm in [arm for arm in ARMS if arm.name in options.arms]:
                 found = measure(model, arm, groups, processor, options)
-                results.append({"size": size, "questions": questions} | found)
+                results.append({"size": str(size), "questions": questions} | found)
                 print(as_line(found, rate), flush=True)
             refuse_other_losses(results[-len(options.arms) :])
             if options.device != "cpu":
@@ -338,8 +350,8 @@ def main() -> None:
             print()
     if options.json:
         about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "device": named, "matrix_rate": rate}
-        settings = {name: str(value) for name, value in vars(options).items()}
-        options.json.write_text(json.dumps(about | {"options": settings, "results": results}, indent=1))
+        written = about | {"options": vars(options), "results": results}
+        options.json.write_text(json.dumps(written, indent=1, default=str))
 
 
 def as_line(found: dict[str, Any], rate: float) -> str:
@@ -375,7 +387,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--geometry", choices=TEXT, default="3b")
     parser.add_argument("--method", choices=("full", "lora"), default="full")
-    parser.add_argument("--sizes", nargs="+", default=["1024x768", "560x420"], help="of the pictures, in pixels")
+    parser.add_argument("--sizes", nargs="+", type=read_size, default=SIZES, help="of the pictures, as 1024x768")
     parser.add_argument("--questions", nargs="+", type=int, default=[1, 4], help="about a picture")
     parser.add_argument("--pictures", type=int, default=16, help="in an optimizer step")
     parser.add_argument("--row-tokens", type=int, default=5000, help="of the language model in one pass, at most")
@@ -383,7 +395,18 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS], default=[arm.name for arm in ARMS])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, help="a file for all figures")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.device != "cpu" and not torch.cuda.is_available():
+        parser.error("torch finds no GPU; `--device cpu --geometry tiny --steps 1` shows that it runs")
+    return options
+
+
+def read_size(text: str) -> Frame:
+    try:
+        width, height = map(int, text.split("x"))
+        return Frame(width, height)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no width and height in pixels, as 1024x768") from None
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class Meter:
         self.totals: Counter[str] = Counter()
         self.marks: list[dict[str, float]] = []
         self.before: dict[str, float] | None = None  # totals when the first batch is at the model
+        self.stepped: dict[str, float] | None = None  # totals behind the first optimizer step
         self.finish_batch: Callable[[Trainer, Batch], Batch] = lambda _, batch: batch  # work a framework does later
 
     def read(self) -> dict[str, float]:
@@ -95,6 +96,7 @@ class Meter:
             "decodes_before": self.before.get("decodes", 0),
             "first_batch_cpu_seconds": self.before["cpu_seconds"],
             "first_batch_wall_seconds": self.before["wall_seconds"],
+            **({"first_step_cpu_seconds": self.stepped["cpu_seconds"]} if self.stepped else {}),
             "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kibibyte / 1e6,
         }
 
@@ -139,6 +141,7 @@ class _EpochMarks(TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.meter.totals["steps"] += 1
         self.meter.marks[-1] = self.meter.read()
+        self.meter.stepped = self.meter.stepped or self.meter.marks[-1]
 
 
 def watch(job: Job) -> Meter:
