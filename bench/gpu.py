@@ -318,11 +318,12 @@ def matrix_rate(device: str) -> float:
 
 
 def name_kernel(device: str) -> str:
-    """Whose kernel `varlen` finds, and whether it serves this device."""
-    if varlen.find_kernel() is None:
+    """Whose kernel `varlen` has, and whether it serves this device."""
+    if varlen.load_kernel() is None:
         return "none"
     owner = "torch's" if find_spec("torch.nn.attention.varlen") else "flash-attn's"
-    return f"{owner}, not usable on a CPU" if device == "cpu" else owner
+    usable = varlen.find_kernel(torch.device(device)) is not None
+    return owner if usable else f"{owner}, not usable on {'a CPU' if device == 'cpu' else 'this device'}"
 
 
 def main() -> None:
