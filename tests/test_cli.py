@@ -213,7 +213,7 @@ def test_export_takes_each_option_where_it_fits(call: Call, tmp_path: Path) -> N
         assert (ended.code, ended.out.strip()) == (0, str(out)) and " written, " in ended.err
     assert [each["name"] for each in json.loads(coco.read_text())["categories"]] == ["the cat", "the rocket"]
     for words, said in [
-        (["coco", tmp_path / "x.json", "--one-based"], "coco takes no one_based"),
+        (["coco", tmp_path / "x.json", "--one-based"], "coco takes no --one-based"),
         (["coco-results", tmp_path / "x.json"], "coco-results needs --like"),
         (["yolo", tmp_path / "yolo"], "is there already"),
         (["coco", tmp_path / "x.json", "--images", tmp_path], "leave --images out"),

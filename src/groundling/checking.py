@@ -13,7 +13,7 @@ from groundling.data.check import check as check_records
 from groundling.data.findings import finding_of, sort_findings
 from groundling.data.judge import Case
 from groundling.data.record import Record, scan_records
-from groundling.errors import SettingsError
+from groundling.errors import RecordError, SettingsError
 from groundling.geometry.images import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def examine_files(
     if settings is not None and model is not None:
         raise SettingsError("both --recipe and --model; the budget comes from one of them")
     scans = [scan_records(file, allow_absolute=allow_absolute) for file in files]
+    for file, scan in zip(files, scans, strict=True):
+        if not scan.records and not scan.rejected:
+            raise RecordError(f"{file} holds no records; `groundling convert` makes some")
     processor = None if settings is None and model is None else _load_processor(settings, model)
     examination = examine(
         [record for scan in scans for record in scan.records],

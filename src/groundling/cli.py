@@ -158,13 +158,14 @@ def convert(
     if done.rejected:
         _say(f"each with its reason: {out.with_suffix('.rejected.jsonl')}")
     if not done.records:
-        raise RecordError(f"nothing in {source} could be read as {format}")
+        reasons = f"; {out.with_suffix('.rejected.jsonl')} tells why" if done.rejected else ""
+        raise RecordError(f"no record could be made of {source}{reasons}")
 
 
 @app.command()
 def export(
     records: Annotated[Path, typer.Argument(help="record file, predictions.jsonl, or what predict --json printed")],
-    format: Annotated[str, typer.Argument(help="one of those in docs/formats.md")],
+    format: Annotated[str, typer.Argument(help="one of those in docs/export.md")],
     out: Annotated[Path, typer.Argument(help="file to write, or folder for formats that are one")],
     family: Annotated[str | None, typer.Option(help="whose frame and form the boxes in a text have")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="visual tokens of one picture")] = None,

@@ -462,3 +462,33 @@ def test_an_old_list_of_rejected_lines_is_taken_away(horse: Path, tmp_path: Path
     save_lines(horse, chat("<image>\nx", "[]"))
     convert("qwen-chat", horse, tmp_path / "r.jsonl", frame="original")
     assert not (tmp_path / "r.rejected.jsonl").exists()
+
+
+def test_a_split_that_is_not_to_the_row_or_leaves_some_is_told(tmp_path: Path):
+    rows = [
+        row(dataset_id=str(number), image={"bytes": picture(shade=number // 2), "path": "a.png"}) for number in range(7)
+    ]
+    source = save_parquet(rows, tmp_path / "set" / "a.parquet")
+    done = convert("textvqa", source, tmp_path / "r.jsonl", split="train=2,test=1", seed=1)
+
+    sizes = [len(read_records(file)) for file in done.files]
+    assert sum(sizes) < 7
+    assert done.notes[-1] == f"{7 - sum(sizes)} of 7 rows are in no part of the split"
+    rounded = [name for name, size, asked in zip(("train", "test"), sizes, (2, 1), strict=True) if size != asked]
+    assert len(done.notes) == 1 + bool(rounded)
+    assert all(name in done.notes[0] for name in rounded)
+
+
+def test_a_label_that_nothing_has_is_refused_with_those_there_are(tmp_path: Path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "1.png").write_bytes(picture())
+    coco = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 640, "height": 428}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 2, 30, 40]}],
+        "categories": [{"id": 3, "name": "horse"}, {"id": 4, "name": "dog"}],
+    }
+    (tmp_path / "set" / "a.json").write_text(json.dumps(coco))
+    kept = convert("coco", tmp_path / "set" / "a.json", tmp_path / "r.jsonl", labels=["dog", "horse"])
+    assert [record.question for record in kept.records] == ["horse"]
+    with pytest.raises(SettingsError, match="nothing is labelled 'hors'; the labels are dog, horse"):
+        convert("coco", tmp_path / "set" / "a.json", tmp_path / "r.jsonl", labels=["dog", "hors"])

@@ -155,16 +155,16 @@ def test_pictures_elsewhere_are_copied_beside_the_file(horse: Path, tmp_path: Pa
 def test_options_that_do_not_fit_are_refused_with_the_cure(horse: Path, tmp_path: Path):
     for words, format, options in [
         ("unknown format 'kitti'; groundling writes tutorial, qwen-chat", "kitti", {}),
-        ("tutorial takes no family or max_tokens", "tutorial", {"family": "qwen2_5_vl", "max_tokens": 9}),
+        ("tutorial takes no --family or --max-tokens", "tutorial", {"family": "qwen2_5_vl", "max_tokens": 9}),
         ("qwen-chat needs --family", "qwen-chat", {}),
         ("--max-tokens", "qwen-chat", {"family": "qwen2_5_vl"}),
         ("unknown model family", "qwen-chat", {"family": "qwen9"}),
         ("unknown model family", "swift", {"family": "qwen9"}),
-        ("swift takes no max_tokens", "swift", {"max_tokens": 1280}),
-        ("coco takes no family", "coco", {"family": "qwen2_5_vl"}),
-        ("yolo takes no one_based", "yolo", {"one_based": True}),
-        ("coco takes no url_prefix", "coco", {"url_prefix": "http://a/"}),
-        ("qwen-chat takes no labels", "qwen-chat", {"labels": ["horse"], "family": "qwen3_vl"}),
+        ("swift takes no --max-tokens", "swift", {"max_tokens": 1280}),
+        ("coco takes no --family", "coco", {"family": "qwen2_5_vl"}),
+        ("yolo takes no --one-based", "yolo", {"one_based": True}),
+        ("coco takes no --url-prefix", "coco", {"url_prefix": "http://a/"}),
+        ("qwen-chat takes no --labels", "qwen-chat", {"labels": ["horse"], "family": "qwen3_vl"}),
     ]:
         with pytest.raises(SettingsError, match=words):
             export([record(horse, BOX)], format, tmp_path / "out.jsonl", **options)

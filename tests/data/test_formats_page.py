@@ -8,8 +8,9 @@ from typing import get_args
 
 import pytest
 
+from groundling.data.export import FORMATS as WRITTEN
 from groundling.data.formats.chat import Unplaced, declared_frame
-from groundling.data.formats.found import BoxForm
+from groundling.data.formats.found import BoxForm, option_of
 from groundling.data.frame_proof import CANDIDATES, prove_frame
 from groundling.data.sources import FORMATS
 from groundling.dialect.answer import Item
@@ -67,3 +68,13 @@ def test_the_error_that_is_shown_is_the_one_that_comes(page: str):
     with pytest.raises(SettingsError) as error:
         prove_frame([named], "qwen-chat")
     assert f"error: {error.value}\n" in page
+
+
+# ---- docs/export.md --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_each_format_that_is_written_has_its_row_with_its_options(format: str):
+    row = rows(PAGE.with_name("export.md").read_text(encoding="utf-8"))[format]
+    assert set(re.findall(r"--[a-z-]+", row)) == {option_of(field) for field in WRITTEN[format].heeds}
+    assert f"| {'folder' if getattr(WRITTEN[format], 'is_folder', False) else 'file'} |" in row

@@ -194,3 +194,17 @@ def test_options_of_another_format_are_refused_after_recognition(tmp_path: Path)
     file = save_lines(tmp_path / "a.jsonl", {"filename": "photo.jpg", "detection": {}})
     with pytest.raises(SettingsError, match="the frame of odvg is known"):
         make("auto", file, tmp_path, frame="original")
+
+
+def test_a_folder_with_one_file_is_read_as_that_file(tmp_path: Path):
+    save_picture(tmp_path / "in" / "photo.jpg")
+    answer = json.dumps({"bbox_2d": [1, 2, 30, 40], "label": "dog"})
+    turns = [{"from": "human", "value": "<image>the dog"}, {"from": "gpt", "value": answer}]
+    save_lines(tmp_path / "in" / "a.jsonl", {"image": "photo.jpg", "conversations": turns})
+
+    done = make("auto", tmp_path / "in", tmp_path, frame="original")
+
+    assert [record.question for record in done.records] == ["the dog"]
+    save_lines(tmp_path / "in" / "b.jsonl", {"image": "photo.jpg", "conversations": turns})
+    with pytest.raises(SettingsError, match=r"in is a folder with a\.jsonl, b\.jsonl; name the file to read"):
+        make("qwen-chat", tmp_path / "in", tmp_path, frame="original")

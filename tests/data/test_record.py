@@ -201,6 +201,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
         "is the absolute path .*; allow such with --allow-absolute",
     ),
     ("targets and answer", line_with(answer="a", targets=[{"box": [1, 2, 3, 4]}]), "both 'targets' and 'answer'"),
+    ("nothing to find and answer", line_with(answer="a", targets=[]), "both 'targets' and 'answer'"),
     ("answer is a list", line_with(answer=["a"]), r"'answer' is \['a'\]; expected a text"),
 ]
 

@@ -81,7 +81,7 @@ def convert(
     refuse_overwriting(source, [*files.values(), rejected_file(file)])
 
     settled = settle(format, str(source), reading, asking)
-    found = read_questions(settled.format, str(source), settled.reading, asking)
+    found = read_questions(settled.format, settled.source, settled.reading, asking)
     placed, rejected = _place_all(found, Pictures(file.parent, link=link), limit)
     write_rejected(rejected, file)
     rows_of = split_by_picture([each.picture for each in placed], sizes, seed) if sizes else {"": range(len(placed))}
@@ -89,7 +89,17 @@ def convert(
     for name, records in parts.items():
         write_records(records, files[name])
     written = [record for records in parts.values() for record in records]
-    return Conversion(written, rejected, list(files.values()), settled.notes)
+    notes = [*settled.notes, *_describe_split(parts, sizes, len(placed))]
+    return Conversion(written, rejected, list(files.values()), notes)
+
+
+def _describe_split(parts: Mapping[str, Sequence[Record]], sizes: Mapping[str, int], all_rows: int) -> list[str]:
+    """Where a split is not what was asked for, to the row, or does not use all of them."""
+    rounded = {name: size for name, size in sizes.items() if len(parts[name]) != size}
+    told = ", ".join(f"{name} has {len(parts[name])} rows, not {size}" for name, size in rounded.items())
+    notes = [f"{told}: pictures stay whole"] if rounded else []
+    left = all_rows - sum(map(len, parts.values()))
+    return [*notes, f"{left} of {all_rows} rows are in no part of the split"] if left else notes
 
 
 # ---- what was set aside ----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from groundling.data.check import check
 from groundling.data.convert import refuse_overwriting, rejected_file, write_rejected
 from groundling.data.formats import qwen_chat, tutorial
 from groundling.data.formats.chat import Chat, TextFrame, Turn, declared_frame, resized_to, write_targets
+from groundling.data.formats.found import option_of
 from groundling.data.labelled import LabelledPicture, label_picture
 from groundling.data.pictures import FOLDER, UprightPictures
 from groundling.data.record import Record, Rejected
@@ -322,10 +323,10 @@ def _find_format(name: str) -> ChatFormat | PictureFormat:
 def _check_options(name: str, format: ChatFormat | PictureFormat, writing: Writing) -> None:
     surplus = [option for option in writing.given if option not in format.heeds]
     if surplus:
-        raise SettingsError(f"{name} takes no {' or '.join(surplus)}; leave it out")
+        raise SettingsError(f"{name} takes no {' or '.join(map(option_of, surplus))}; leave it out")
     if format.needs is not None and format.needs[0] not in writing.given:
         option, reason = format.needs
-        raise SettingsError(f"{name} needs --{option}: {reason}")
+        raise SettingsError(f"{name} needs {option_of(option)}: {reason}")
     if isinstance(format, ChatFormat):
         format.prepare(writing)  # a family that is unknown, or lacks its budget
 

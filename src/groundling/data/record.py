@@ -274,6 +274,8 @@ def _read_line(raw: bytes, file: Path, line: int, allow_absolute: bool) -> Recor
     answer = _optional(value, "answer", str, "a text")
     if answer is None and "targets" not in value:
         raise RecordError("no 'targets'; an empty list says that there is nothing to find")
+    if answer is not None and "targets" in value:
+        raise RecordError("both 'targets' and 'answer'; a record has one of them")
     image = _optional(value, "image", str, "a path")
     if image is None and answer is None:
         raise RecordError("no 'image'; only a record with an 'answer' text can do without")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from groundling.data.formats.chat import Unplaced, declared_frame
@@ -11,7 +12,7 @@ from groundling.data.formats.coco import read_coco
 from groundling.data.formats.createml import read_createml
 from groundling.data.formats.cvat import read_cvat
 from groundling.data.formats.detection import Annotated, place_things
-from groundling.data.formats.found import Found, Reading
+from groundling.data.formats.found import Found, Reading, option_of
 from groundling.data.formats.hf_objects import prove_box_form, read_hf_objects
 from groundling.data.formats.label_studio import read_label_studio
 from groundling.data.formats.labelme import read_labelme
@@ -79,6 +80,7 @@ class Settled(NamedTuple):
     """How a source is read, once it was looked at."""
 
     format: str
+    source: str
     reading: Reading
     notes: list[str]  # what was found out, for the user
 
@@ -94,6 +96,7 @@ def settle(format: str, source: str, reading: Reading, asking: Asking) -> Settle
         format = recognised.format
         notes.append(f"read as {format}: {recognised.reason}")
     reader = _find_format(format, reading, asking)
+    source = _only_file(source) if format in _FILES else source
     if "frame" in reader.heeds and reading.frame is None:
         proof = _prove_frame(format, reader, source, reading)
         if proof is not None:
@@ -103,7 +106,38 @@ def settle(format: str, source: str, reading: Reading, asking: Asking) -> Settle
         proof = prove_box_form(source, reading)
         reading = replace(reading, box_form=proof.form)
         notes.append(proof.note)
-    return Settled(format, reading, notes)
+    _refuse_unknown_labels(reader.read(source, reading), asking)
+    return Settled(format, source, reading, notes)
+
+
+_FILES = ("tutorial", "qwen-chat", "swift", "llamafactory", "label-studio", "odvg")  # whose source is one file
+
+
+def _only_file(source: str) -> str:
+    """The JSON or JSONL file of a folder; SettingsError where there is not exactly one. A file is itself."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".jsonl") and file.is_file())
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files[:5]) or "no .json or .jsonl"
+        raise SettingsError(f"{source} is a folder with {found}; name the file to read")
+    return str(files[0])
+
+
+def _refuse_unknown_labels(items: Iterator[Item], asking: Asking) -> None:
+    """SettingsError for a label that is asked for, and that nothing in the source has or was looked for."""
+    if asking.labels is None:
+        return
+    known: set[str] = set()
+    for item in items:
+        if isinstance(item, Annotated):
+            known.update(thing.label for thing in item.things)
+            known.update(item.looked_for or ())
+    unknown = [label for label in asking.labels if label not in known]
+    if unknown:
+        there = ", ".join(sorted(known - {""})[:20]) or "none"
+        raise SettingsError(f"nothing is labelled {', '.join(map(repr, unknown))}; the labels are {there}")
 
 
 def _prove_frame(format: str, reader: Format, source: str, reading: Reading) -> Proof | None:
@@ -156,9 +190,9 @@ def _find_format(name: str, reading: Reading, asking: Asking) -> Format:
         raise SettingsError(f"a frame was declared, but the frame of {name} is known; leave it out")
     given = [field for field in reading.given if field not in (*found.heeds, "frame")]
     if given:
-        raise SettingsError(f"{name} takes no {' or '.join(given)}; leave it out")
+        raise SettingsError(f"{name} takes no {' or '.join(map(option_of, given))}; leave it out")
     if asking != Asking(seed=asking.seed) and "asking" not in found.heeds:
         raise SettingsError(
-            f"{name} has questions of its own; per, question, negatives and labels are for formats of labelled boxes"
+            f"{name} has questions of its own; --per, --question, --negatives and --labels are for labelled boxes"
         )
     return found

@@ -279,5 +279,5 @@ def test_convert(tmp_path: Path, content: bytes):
         "dog": [(300, 137, 500, 415)],
     }
     assert sorted(record.question for record in records if record.is_negative) == ["dog", "horse"]
-    with pytest.raises(SettingsError, match="coco takes no box_form"):
+    with pytest.raises(SettingsError, match="coco takes no --boxes"):
         convert("coco", tmp_path / "set", tmp_path / "out/r.jsonl", box_form="xywh")

@@ -67,6 +67,12 @@ def test_pixels_counted_from_one_become_edges_counted_from_zero(folder: Path, wr
     assert found.things[0].numbers == edges
 
 
+def test_a_box_at_zero_does_not_count_from_one(folder: Path):
+    found = read(folder, annotation(thing(corners="0 137 615 415"), thing("dog")), one_based=True)
+    assert "the box [0, 137, 615, 415] does not count from 1, so --one-based is wrong" in faults_of(found)
+    assert [name for _, name, _ in things_of(found)] == ["dog"]
+
+
 def test_a_picture_is_found_by_its_name_its_path_or_its_file(folder: Path):
     windows = "<path>C:\\Users\\me\\pictures\\7.png</path>"
     for filename, more in (
@@ -223,5 +229,5 @@ def test_convert_counts_from_one_only_when_told(folder: Path, tmp_path: Path):
     for one_based, box in ((False, (1, 1, 640, 428)), (True, (0, 0, 640, 428))):
         (record,) = convert("voc", folder, tmp_path / "out/r.jsonl", one_based=one_based).records
         assert record.targets[0].box == box
-    with pytest.raises(SettingsError, match="voc takes no reduce"):
+    with pytest.raises(SettingsError, match="voc takes no --reduce"):
         convert("voc", folder, tmp_path / "out/r.jsonl", reduce=True)

@@ -58,6 +58,11 @@ class Reading:
         return [option.name for option in fields(self) if getattr(self, option.name) != option.default]
 
 
+def option_of(field: str) -> str:
+    """What a field of `Reading`, or of `Writing`, is called on the command line."""
+    return "--boxes" if field == "box_form" else f"--{field.replace('_', '-')}"
+
+
 def find_picture(name: str, folder: Path) -> Path:
     """The file that `name` means, relative to `folder` or to the place where `folder` itself lies.
 

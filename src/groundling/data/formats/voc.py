@@ -116,7 +116,12 @@ def _read_object(element: Element, *, one_based: bool) -> Thing:
     values = [as_number(_text(boxes[0], corner)) for corner in _CORNERS]
     kept = {key: as_number(_text(element, key)) for key in _KEPT if _text(element, key)}
     thing = read_thing(label, values, extra=kept)
-    return _from_zero(thing) if one_based and thing.numbers else thing
+    if not one_based or not thing.numbers:
+        return thing
+    if min(thing.numbers[:2]) < 1:
+        fault = f"the box {list(thing.numbers)} does not count from 1, so --one-based is wrong"
+        return replace(thing, numbers=(), fault=fault)
+    return _from_zero(thing)
 
 
 def _from_zero(thing: Thing) -> Thing:
