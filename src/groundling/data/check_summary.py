@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from groundling.data.census import BoxSizes, Census, ClassCount, FileCount, Lengths, PictureSizes, show_percent
 from groundling.data.check import Examination, summarize
+from groundling.data.formats.chat import Unplaced
+from groundling.data.frame_proof import possible_frames
+from groundling.data.judge import JudgedBox
+from groundling.dialect.answer import Item
 
 BIN_NAMES = ("< 1/16", "1/16 - 1/4", "1/4 - 1", "1 - 4", "4 - 16", "16 - 64", "64 - 256", "> 256")
 """The bins of `BoxSizes.bins`, in visual tokens."""
 
 _BAR = 30  # characters of the longest bar
 _SHOWN = 5  # classes at either end
+_FEWEST, _STRAY = 3, 0.05  # boxes of a file, and their share, that leave their pictures by more than mistakes
+_HELD = 5000  # boxes of a file that are held against every frame
 
 
 def describe(examination: Examination) -> str:
     """The census, then the findings by code, then what to change in the recipe."""
     census = examination.census
     advice = [f"-> {words}" for words in census.advice]
-    return "\n".join([*_describe_census(census), "", summarize(examination.findings), *advice])
+    frames = describe_frames(examination.judgement.boxes)
+    return "\n".join([*_describe_census(census), "", summarize(examination.findings), *advice, *frames])
+
+
+def describe_frames(boxes: Sequence[JudgedBox]) -> Iterator[str]:
+    """Where many boxes of a file leave their pictures: which frames its numbers could count in, and which not."""
+    for file, own in _group_by_file(boxes).items():
+        outside = sum(box.code == "outside" for box in own)
+        if outside < max(_FEWEST, _STRAY * len(own)):
+            continue
+        known = [(box.box, box.case.frame) for box in own if box.case.frame is not None]
+        named = [Unplaced([Item(numbers, None)], frame, file or Path(), 0) for numbers, frame in known[:_HELD]]
+        share = f"{outside} of {len(own)} boxes of {file or 'the records'}"
+        yield f"-> {share} leave their pictures; their numbers could count:"
+        yield from (f"     {line}" for line in possible_frames(named).as_lines())
+
+
+def _group_by_file(boxes: Sequence[JudgedBox]) -> dict[Path | None, list[JudgedBox]]:
+    groups: dict[Path | None, list[JudgedBox]] = {}
+    for box in boxes:
+        groups.setdefault(box.case.record.file, []).append(box)
+    return groups
 
 
 def _describe_census(census: Census) -> Iterator[str]:
