@@ -492,3 +492,15 @@ def test_a_label_that_nothing_has_is_refused_with_those_there_are(tmp_path: Path
     assert [record.question for record in kept.records] == ["horse"]
     with pytest.raises(SettingsError, match="nothing is labelled 'hors'; the labels are dog, horse"):
         convert("coco", tmp_path / "set" / "a.json", tmp_path / "r.jsonl", labels=["dog", "hors"])
+
+
+def test_a_table_whose_column_is_no_text_is_set_aside(tmp_path: Path):
+    """Found by random damage (tests/robustness)."""
+    file = save_parquet([row()], tmp_path / "set" / "a.parquet", compression="none")
+    file.write_bytes(file.read_bytes().replace(b"question", b"quest\xde\xdfn"))
+    save_parquet([row()], tmp_path / "set" / "b.parquet")
+
+    done = convert("textvqa", tmp_path / "set", tmp_path / "r.jsonl")
+
+    assert len(done.records) == 1
+    assert "a.parquet" in done.rejected[0].file and "not a Parquet file that can be read" in done.rejected[0].reason

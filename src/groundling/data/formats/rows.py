@@ -41,11 +41,10 @@ def read_rows(file: Path, needed: Sequence[str], *, only: Sequence[str] | None =
 
     A damaged row group, and what follows damage in an Arrow file, is rejected, and so is a file of another kind.
     """
-    import pyarrow
 
     try:
         schema = _read_schema(file)
-    except (pyarrow.ArrowException, OSError) as error:
+    except _damage() as error:
         kind = "an Arrow" if file.suffix == ".arrow" else "a Parquet"
         yield Rejected(str(file), None, f"not {kind} file that can be read: {error}")
         return
@@ -59,22 +58,20 @@ def read_rows(file: Path, needed: Sequence[str], *, only: Sequence[str] | None =
 
 def read_columns(file: Path) -> list[str]:
     """The names of a file's columns; none where it cannot be read."""
-    import pyarrow
 
     try:
         return list(_read_schema(file).names)
-    except (pyarrow.ArrowException, OSError):
+    except _damage():
         return []
 
 
 def read_features(file: Path) -> Mapping[str, Any]:
     """What `datasets` noted about the columns: kinds, and names of classes; nothing where it did not write the file."""
-    import pyarrow
 
     try:
         noted = parse_json((_read_schema(file).metadata or {}).get(b"huggingface", b"{}"))
         features = noted["info"]["features"]
-    except (pyarrow.ArrowException, OSError, RecordError, LookupError, TypeError):
+    except (*_damage(), RecordError, LookupError, TypeError):
         return {}
     return features if isinstance(features, dict) else {}
 
@@ -94,6 +91,13 @@ def find_image(value: Any, folder: Path) -> tuple[bytes | Path, str]:
 
 
 # ---- files -----------------------------------------------------------------------------------------------------
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What pyarrow raises on a damaged file; the last where a column's name is no text."""
+    import pyarrow
+
+    return pyarrow.ArrowException, OSError, UnicodeDecodeError
 
 
 def _read_schema(file: Path) -> Schema:
@@ -120,18 +124,16 @@ def _read_group(
     table: ParquetFile, group: int, columns: Sequence[str] | None, file: Path, line: int
 ) -> Iterator[Row | Rejected]:
     """The rows of one row group, the first of them row `line` of the file; read apart so that damage stays in it."""
-    import pyarrow
 
     try:
         for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns):
             yield from _read_batch(batch, file, line)
             line += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
+    except _damage() as error:
         yield Rejected(str(file), line, f"the rows from here to the end of row group {group} are damaged: {error}")
 
 
 def _read_arrow(file: Path, columns: Sequence[str] | None) -> Iterator[Row | Rejected]:
-    import pyarrow
     from pyarrow import ipc
 
     line = 1
@@ -140,7 +142,7 @@ def _read_arrow(file: Path, columns: Sequence[str] | None) -> Iterator[Row | Rej
             for batch in stream:
                 yield from _read_batch(batch if columns is None else batch.select(columns), file, line)
                 line += batch.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
+    except _damage() as error:
         yield Rejected(str(file), line, f"the rows from here on are damaged: {error}")
 
 
