@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from groundling.errors import FrameError
-from groundling.geometry.frame import Frame
+from groundling.geometry.frame import SWAPS_SIDES, Frame
 
 LARGEST = 1e100  # in absolute value: the areas and sums of such coordinates are still finite
 
@@ -124,24 +124,21 @@ def _moved(rows: np.ndarray, old: Frame, new: Frame) -> np.ndarray:
     return rows * (new.size_wh * corners) / (old.size_wh * corners)
 
 
-_SIDES_SWAP = (5, 6, 7, 8)  # EXIF 2.3, section 4.6.4 A: where row 0 of the stored picture is the left or right side
-_X_MIRRORS = (2, 3, 6, 7)  # after the sides are swapped
+_X_MIRRORS = (2, 3, 6, 7)  # orientations, as in EXIF; after the sides are swapped
 _Y_MIRRORS = (3, 4, 7, 8)
 
 
 def _turned(rows: np.ndarray, frame: Frame, orientation: int) -> tuple[np.ndarray, Frame]:
     """(N, 2) or (N, 4) coordinates and their frame, turned; starts stay before ends."""
-    if orientation not in range(1, 9):
-        raise FrameError(f"an orientation is 1 to 8, as in EXIF, not {orientation!r}")
+    turned = frame.turned(orientation)
     xs, ys = rows[:, ::2], rows[:, 1::2]
-    width, height = frame.size_wh
-    if orientation in _SIDES_SWAP:
-        xs, ys, width, height = ys, xs, height, width
+    if orientation in SWAPS_SIDES:
+        xs, ys = ys, xs
     if orientation in _X_MIRRORS:
-        xs = width - xs[:, ::-1]
+        xs = turned.width - xs[:, ::-1]
     if orientation in _Y_MIRRORS:
-        ys = height - ys[:, ::-1]
-    return np.stack([xs, ys], axis=2).reshape(rows.shape), Frame(width, height)
+        ys = turned.height - ys[:, ::-1]
+    return np.stack([xs, ys], axis=2).reshape(rows.shape), turned
 
 
 def _frozen_rows(values: ArrayLike, columns: int, expected: str) -> np.ndarray:

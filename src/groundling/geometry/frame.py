@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from groundling.errors import FrameError
 
+SWAPS_SIDES = (5, 6, 7, 8)  # EXIF 2.3, section 4.6.4 A: where row 0 of the stored picture is the left or right side
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -33,6 +35,12 @@ class Frame:
     def area(self) -> int:
         """Width times height, in the frame's own units squared."""
         return self.width * self.height
+
+    def turned(self, orientation: int) -> Frame:
+        """The frame of the picture once it is turned as its EXIF orientation, 1 to 8, says; FrameError for another."""
+        if orientation not in range(1, 9):
+            raise FrameError(f"an orientation is 1 to 8, as in EXIF, not {orientation!r}")
+        return Frame(self.height, self.width) if orientation in SWAPS_SIDES else self
 
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"

@@ -56,7 +56,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPS_SIDES = (5, 6, 7, 8)
 
 # What Pillow's readers raise on bad bytes: the first six on files with random damage (Pillow 13.0, 2026-11-22), the
 # others by their sources.
@@ -138,19 +137,15 @@ class Header(NamedTuple):
     @property
     def stored(self) -> Frame:
         """Its size as stored, which tools that pass over the orientation see."""
-        width, height = self.upright.size_wh
-        return Frame(height, width) if self.orientation in _SWAPS_SIDES else self.upright
+        return self.upright.turned(self.orientation)
 
 
 def read_header(source: Source, *, max_pixels: int = MAX_PIXELS) -> Header:
     """The upright size and the orientation, from the header alone; the rest as `read_frame`."""
     with _opened(source, max_pixels) as image:
-        width, height = image.size
-        orientation = _orientation(image)
+        frame, orientation = Frame(*image.size), _orientation(image)
         is_upright = image.format == "TIFF"  # Pillow swaps the sides of a TIFF while it reads the header
-        if not is_upright and orientation in _SWAPS_SIDES:
-            width, height = height, width
-    return Header(Frame(width, height), orientation)
+    return Header(frame if is_upright else frame.turned(orientation), orientation)
 
 
 def pixel_digest(image: Image.Image) -> str:
