@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -321,8 +322,13 @@ def train(
 ) -> None:
     """Tune a model as a recipe says."""
     from groundling.settings import load_settings
+    from groundling.training.launch import find_meeting, launch_command, needs_launcher
 
-    load_settings(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
+    settings = load_settings(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
+    if needs_launcher(settings.launch):
+        command = launch_command(settings.launch, [recipe, *(overrides or [])], find_meeting(settings.launch))
+        _say(f"starting: {shlex.join(command)}")
+        os.execv(command[0], command)
     _tell_notes(recipe)
     with _quiet_libraries():
         from groundling.training.train import train

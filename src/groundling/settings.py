@@ -40,6 +40,7 @@ from groundling.recipe_file import find_recipe, read_yaml, write_yaml
 from groundling.tutorial_recipe import DECIDED, FLAT_NAMES, OWNED, translate
 
 Part = Literal["vision", "merger", "language"]
+Engine = Literal["ddp", "zero2", "zero3", "fsdp2"]
 Tracker = Literal["swanlab", "wandb", "tensorboard", "trackio"]
 Metric = Literal[
     "acc@0.5", "acc@0.75", "acc@0.9", "miou", "center_hit", "f1@0.5", "f1@0.75", "none_recall", "parse_rate"
@@ -317,6 +318,20 @@ class Train(_Section):
         return self
 
 
+class Launch(_Section):
+    """How many processes train, and what spreads the model over them; `groundling train` starts them."""
+
+    processes: Whole | None = Field(
+        default=None, ge=1, description="on each machine, one a GPU; null: one, or what a launcher has started"
+    )
+    machines: Whole = Field(
+        default=1, ge=1, description="on each give the same command, with NODE_RANK and MASTER_ADDR in its environment"
+    )
+    engine: Engine | None = Field(
+        default=None, description="ddp: a copy on each device; zero2, zero3, fsdp2: spread; null: ddp, or a launcher's"
+    )
+
+
 class Evaluate(_Section):
     """How often and on what it is measured while it learns."""
 
@@ -363,6 +378,7 @@ class Settings(_Section):
     answer: AnswerText = AnswerText()
     tune: Tune = Tune()
     train: Train = Train()
+    launch: Launch = Launch()
     evaluate: Evaluate = Evaluate()
     run: Run
     track: Annotated[tuple[Tracker, ...], BeforeValidator(_listed)] = Field(

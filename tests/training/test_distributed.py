@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -127,6 +128,13 @@ def by_torchrun(recipe: Path, run_dir: Path, environment: dict[str, str]) -> sub
     return run([*TORCHRUN, *COMMAND, *halved(recipe, run_dir)], environment)
 
 
+def by_recipe(
+    engine: str, recipe: Path, run_dir: Path, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """As `groundling train` starts processes itself."""
+    return run([*COMMAND, *halved(recipe, run_dir), "launch.processes=2", f"launch.engine={engine}"], environment)
+
+
 def by_accelerate(
     options: list[str], program: list[str], recipe: Path, run_dir: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
@@ -225,24 +233,52 @@ def test_two_processes_learn_what_one_does_and_go_on_after_a_break(folder: Path,
 @pytest.mark.parametrize("engine", ["zero2", "zero3"])
 def test_deepspeed_learns_what_one_process_does(folder: Path, environment: dict[str, str], engine: str) -> None:
     recipe, run_dir = folder / "recipe.yaml", folder / engine
-    assert by_accelerate(config_file(engine), COMMAND, recipe, run_dir, environment).returncode == 0
+    done = by_recipe(engine, recipe, run_dir, environment)
+    assert done.returncode == 0 and f"2 processes, {engine}" in done.stderr
     check_like_one(folder, run_dir)
     shards = [path.name for path in (run_dir / "checkpoints" / "12").rglob("*optim_states.pt")]
     assert len(shards) == 2, "DeepSpeed ran, and spread the optimizer over both processes"
-    if engine == "zero2":
-        break_off(run_dir)
-        assert by_accelerate(config_file(engine), COMMAND, recipe, run_dir, environment).returncode == 0
-        check_like_one(folder, run_dir)
+
+    break_off(run_dir)
+    other = by_recipe("ddp", recipe, run_dir, environment)
+    assert other.returncode != 0 and "was written under zero, and ddp runs" in other.stderr
+    assert by_recipe(engine, recipe, run_dir, environment).returncode == 0
+    check_like_one(folder, run_dir)
 
 
 @pytest.mark.slow
 def test_fsdp_learns_what_one_process_does(folder: Path, environment: dict[str, str]) -> None:
     program = folder / "fsdp.py"
     program.write_text(FSDP_PROGRAM, encoding="utf-8")
-    done = by_accelerate(config_file("fsdp2"), [str(program)], folder / "recipe.yaml", folder / "fsdp2", environment)
-    assert done.returncode == 0
-    check_like_one(folder, folder / "fsdp2")
-    assert (folder / "fsdp2" / "checkpoints" / "12" / "pytorch_model_fsdp.bin").exists(), "FSDP ran"
+    recipe, run_dir = folder / "recipe.yaml", folder / "fsdp2"
+    done = by_accelerate(config_file("fsdp2"), [str(program)], recipe, run_dir, environment)
+    assert done.returncode == 0 and "2 processes, fsdp2" in done.stderr
+    check_like_one(folder, run_dir)
+    assert (run_dir / "checkpoints" / "12" / "pytorch_model_fsdp.bin").exists(), "FSDP ran"
+    break_off(run_dir)
+    assert by_accelerate(config_file("fsdp2"), [str(program)], recipe, run_dir, environment).returncode == 0
+    check_like_one(folder, run_dir)
+
+
+@pytest.mark.slow
+def test_two_machines_learn_what_one_process_does(folder: Path, environment: dict[str, str]) -> None:
+    """Two of one process each, that meet on this one."""
+    command = [sys.executable, *COMMAND, *halved(folder / "recipe.yaml", folder / "machines")]
+    command += ["launch.machines=2", "launch.processes=1"]
+    where = environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    machines = [
+        subprocess.Popen(command, env=where | {"NODE_RANK": rank}, stderr=subprocess.PIPE, text=True) for rank in "01"
+    ]
+    told = [machine.communicate(timeout=280)[1] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], told
+    assert "2 processes, ddp" in told[0]
+    check_like_one(folder, folder / "machines")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 @pytest.mark.slow
@@ -261,6 +297,15 @@ def test_less_than_was_asked_for_is_refused(
     done = by_accelerate(options, COMMAND, folder / "recipe.yaml", folder / "less", environment)
     assert done.returncode != 0 and told in done.stderr
     assert not (folder / "less" / "final").exists()
+
+
+@pytest.mark.slow
+def test_fewer_processes_than_the_recipe_asks_for_are_refused(folder: Path, environment: dict[str, str]) -> None:
+    asked = [*halved(folder / "recipe.yaml", folder / "fewer"), "launch.processes=3", "launch.engine=zero2"]
+    done = run([*TORCHRUN, *COMMAND, *asked], environment)
+    assert done.returncode != 0
+    assert "launch.engine is zero2, but ddp runs; launch asks for 1 x 3 processes, but 2 run" in done.stderr
+    assert not (folder / "fewer" / "final").exists()
 
 
 @pytest.mark.slow

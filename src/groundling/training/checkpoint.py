@@ -22,7 +22,12 @@ RECIPE_FILE = "recipe.yaml"
 STATE_FILE = "trainer_state.json"  # transformers' own
 PARTIAL = ".partial"  # ends the name of a folder that is still being written
 
-_CHANGES_NOTHING = ("run.", "track", "train.workers")  # settings that decide what is kept, not what is learned
+_CHANGES_NOTHING = (
+    "run.",
+    "track",
+    "train.workers",
+    "launch.",
+)  # settings that decide what is kept, not what is learned
 
 
 # ---- what lies where -------------------------------------------------------------------------------------------

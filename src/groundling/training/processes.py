@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 
 from groundling.data.record import Record
@@ -78,6 +78,28 @@ def choose_share(images: Sequence[Path | None], *, processes: int, process: int)
     by_picture = sorted(range(len(images)), key=lambda number: first[images[number]])
     size = -(-len(images) // processes)
     return [by_picture[place % len(images)] for place in range(process * size, (process + 1) * size)]
+
+
+def name_engine(accelerator: Accelerator) -> str:
+    """What spreads the model over the processes, as `launch.engine` has it: ddp, zero2, fsdp2 and so on."""
+    state = accelerator.state
+    if state.distributed_type == DistributedType.DEEPSPEED:
+        return f"zero{state.deepspeed_plugin.zero_stage}"  # type: ignore[union-attr]
+    if state.distributed_type == DistributedType.FSDP:
+        return f"fsdp{state.fsdp_plugin.fsdp_version}"  # type: ignore[attr-defined]
+    return "ddp"
+
+
+def refuse_other_state(checkpoint: Path, engine: str) -> None:
+    """SettingsError where another kind of engine wrote the checkpoint: its optimizer's state would be left unread."""
+    kinds = {"zero": "global_step*", "fsdp": "optimizer*.bin"}
+    writer = next((kind for kind, pattern in kinds.items() if any(checkpoint.glob(pattern))), "ddp")
+    if not engine.startswith(writer):
+        raise SettingsError(
+            f"{checkpoint} was written under {'one process or ddp' if writer == 'ddp' else writer}, and {engine} runs: "
+            "it would go on without the optimizer's state; launch as before, or start a new run from its weights "
+            f"(model.name={checkpoint})"
+        )
 
 
 def refuse_other_engine(found: DistributedType) -> None:

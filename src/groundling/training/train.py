@@ -39,8 +39,15 @@ from groundling.training.checkpoint import (
     sweep_partial,
 )
 from groundling.training.journal import Journal
+from groundling.training.launch import refuse_other_launch
 from groundling.training.pictures import draw_first_batch
-from groundling.training.processes import ask_together, from_main_process, refuse_other_engine
+from groundling.training.processes import (
+    ask_together,
+    from_main_process,
+    name_engine,
+    refuse_other_engine,
+    refuse_other_state,
+)
 from groundling.training.ready import make_ready
 from groundling.training.records import (
     Gathered,
@@ -108,6 +115,8 @@ def build_arguments(settings: Settings) -> TrainingArguments:
         closest = {name: closest_name(name, free) for name in unknown}
         lines = [f"trainer.{name}{f'; the closest is {near}' if near else ''}" for name, near in closest.items()]
         raise SettingsError(f"no argument of transformers' TrainingArguments: {', '.join(lines)}")
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the recipe decides, whatever the launcher's file says
     try:
         arguments = TrainingArguments(**_own_arguments(settings, known) | settings.trainer)
     except (ValueError, TypeError, ImportError) as error:
@@ -279,6 +288,12 @@ def build_trainer(
     """The trainer with what watches over it: journal and trackers."""
     trainer = GroundingTrainer(model, processor, settings, arguments, records=records, test=test, loaded_from=resume)
     refuse_other_engine(trainer.accelerator.distributed_type)
+    engine = name_engine(trainer.accelerator)
+    refuse_other_launch(settings.launch, engine=engine, processes=arguments.world_size)
+    if resume is not None:
+        refuse_other_state(resume, engine)
+    if arguments.world_size > 1:
+        log.info("%d processes, %s", arguments.world_size, engine)
     log.info("%s", trainer.sampler.describe())
     if trainer.augmenter is not None:
         log.info("%s", trainer.augmenter.describe())

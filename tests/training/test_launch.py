@@ -1,0 +1,105 @@
+"""What a recipe's `launch` starts, and what is refused in its place."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundling import cli
+from groundling.errors import SettingsError
+from groundling.settings import Launch, load_settings
+from groundling.training.checkpoint import compare_recipes
+from groundling.training.launch import Meeting, find_meeting, launch_command, needs_launcher, refuse_other_launch
+from groundling.training.processes import refuse_other_state
+
+
+def test_a_recipe_without_launch_starts_nothing() -> None:
+    assert not needs_launcher(Launch(), {})
+
+
+def test_what_a_launcher_started_starts_no_other() -> None:
+    asked = Launch(processes=8)
+    assert needs_launcher(asked, {})
+    assert not needs_launcher(asked, {"RANK": "3"})
+    assert not needs_launcher(asked, {"ACCELERATE_MIXED_PRECISION": "no"})
+
+
+def test_one_machine() -> None:
+    command = launch_command(Launch(processes=8), ["r.yaml", "train.epochs=2"])
+    told = "-m torch.distributed.run --standalone --nproc_per_node 8 -m groundling train r.yaml train.epochs=2"
+    assert command == [sys.executable, *shlex.split(told)]
+
+
+@pytest.mark.parametrize("engine", ["zero2", "zero3", "fsdp2"])
+def test_an_engine_brings_its_configuration(engine: str) -> None:
+    command = launch_command(Launch.model_validate({"processes": 8, "engine": engine}), ["r.yaml"])
+    assert command[1:3] == ["-m", "accelerate.commands.launch"]
+    config = Path(command[command.index("--config_file") + 1])
+    assert config.name == f"{engine}.yaml" and config.is_file()
+    assert command[command.index("--num_processes") + 1] == "8"
+
+
+def test_several_machines() -> None:
+    meeting = Meeting("1", "10.0.0.1")
+    command = shlex.join(launch_command(Launch(processes=8, machines=2), ["r.yaml"], meeting))
+    assert "--nnodes 2 --node_rank 1 --nproc_per_node 8 --master_addr 10.0.0.1 --master_port 29500" in command
+    command = shlex.join(launch_command(Launch(processes=8, machines=2, engine="zero3"), ["r.yaml"], meeting))
+    assert "--num_processes 16 --main_process_ip" not in command and "--num_processes 16 --num_machines 2" in command
+    assert "--machine_rank 1 --main_process_ip 10.0.0.1 --main_process_port 29500" in command
+
+
+def test_machines_are_told_where_they_meet() -> None:
+    two = Launch(machines=2)
+    assert find_meeting(Launch(), {}) is None
+    assert find_meeting(two, {"NODE_RANK": "0", "MASTER_ADDR": "host"}) == Meeting("0", "host", "29500")
+    with pytest.raises(SettingsError, match=r"NODE_RANK and MASTER_ADDR are not set; .* NODE_RANK=0 to 1"):
+        find_meeting(two, {})
+    with pytest.raises(SettingsError, match="NODE_RANK is not set"):
+        find_meeting(two, {"MASTER_ADDR": "host"})
+
+
+def test_what_runs_is_held_against_what_was_asked_for() -> None:
+    refuse_other_launch(Launch(), engine="zero3", processes=16)
+    refuse_other_launch(Launch(processes=8, machines=2, engine="zero3"), engine="zero3", processes=16)
+    with pytest.raises(SettingsError, match="launch asks for 1 x 8 processes, but 1 runs"):
+        refuse_other_launch(Launch(processes=8), engine="ddp", processes=1)
+    with pytest.raises(SettingsError, match=r"launch\.engine is zero3, but zero2 runs"):
+        refuse_other_launch(Launch(processes=8, engine="zero3"), engine="zero2", processes=8)
+
+
+def test_a_checkpoint_of_another_engine_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "optimizer.pt").touch()
+    refuse_other_state(tmp_path, "ddp")
+    with pytest.raises(SettingsError, match="one process or ddp, and zero2 runs"):
+        refuse_other_state(tmp_path, "zero2")
+    (tmp_path / "global_step8").mkdir()
+    refuse_other_state(tmp_path, "zero2")
+    with pytest.raises(SettingsError, match="under zero, and fsdp2 runs"):
+        refuse_other_state(tmp_path, "fsdp2")
+
+
+def test_the_command_line_becomes_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Replaced(Exception):
+        pass
+
+    def replace(program: str, command: list[str]) -> None:
+        raise Replaced(program, command)
+
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr(cli.os, "execv", replace)
+    with pytest.raises(Replaced) as found:
+        cli.train("tiny", ["launch.processes=2"])
+    program, command = found.value.args
+    assert program == sys.executable and command[-2:] == ["tiny", "launch.processes=2"]
+    assert f"starting: {shlex.join(command)}" in capsys.readouterr().err
+
+
+def test_a_run_may_go_on_by_another_launcher() -> None:
+    before, now = load_settings("tiny"), load_settings("tiny", ["launch.processes=2"])
+    assert compare_recipes(before, now) == []
