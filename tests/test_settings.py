@@ -161,7 +161,7 @@ def test_an_unknown_section_is_answered_with_a_section(recipe: Path) -> None:
     assert problems(recipe, "trian.epochs=3", "train.xyzzy.plugh=1", "q.r=1")[1:] == [
         "command line: unknown setting trian (= {'epochs': 3}); the closest is train",
         "command line: unknown setting q (= {'r': 1}); known are model, data, images, augment, prompt, answer, tune, "
-        "train, evaluate, run, track, trainer",
+        "train, launch, evaluate, run, track, trainer",
     ]
 
 

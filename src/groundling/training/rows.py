@@ -8,6 +8,7 @@ epoch depend on its number and a seed alone, so a run that goes on from a checkp
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,7 +123,8 @@ class RowSampler(Sampler[Row]):
         self._count = 0
         drawn = len(self._draw(0, 0))
         if plan.pack_tokens is not None:
-            drawn = min(self._whole_rounds(drawn + int(drawn * SPARE_ROWS)), len(images))
+            steps = math.ceil((drawn + int(drawn * SPARE_ROWS)) / plan.rows_a_step)
+            drawn = min(steps * plan.rows_a_step, len(images))  # whole steps, however they are dealt to processes
         self._count = drawn
 
     def __len__(self) -> int:
@@ -172,7 +174,7 @@ class RowSampler(Sampler[Row]):
         lengths = self.lengths_in(epoch, attempt)
         measured = [part for members in groups for part in fit(members, lengths, self.plan.pack_tokens)]
         rows = join_members(fill(measured, self.plan.pack_tokens, cut=False, quota=self._quota))
-        rows = split_rows(rows, max(self._whole_rounds(len(rows)), self._count))
+        rows = split_rows(rows, self._count)
         order = spread_out([self._quota.busiest(row) for row in rows], rng)
         shuffled = [Group(rows[place], 1) for place in order]
         steps = fill(shuffled, self.plan.rows_a_step, cut=False, quota=self._quota)
