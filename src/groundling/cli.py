@@ -11,6 +11,7 @@ import logging
 import os
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -69,6 +70,8 @@ def _fail_use(error: Any) -> int:
 def _fail(message: str, code: int) -> int:
     if _is_speaker():
         print(f"error: {message}", file=sys.stderr)
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torchrun tells of a process that is no speaker
+        Path(file).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")
     return code
 
 
@@ -322,13 +325,13 @@ def train(
 ) -> None:
     """Tune a model as a recipe says."""
     from groundling.settings import load_settings
-    from groundling.training.launch import find_meeting, launch_command, needs_launcher
+    from groundling.training.launch import find_meeting, launch_command, needs_launcher, start
 
     settings = load_settings(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
     if needs_launcher(settings.launch):
-        command = launch_command(settings.launch, [recipe, *(overrides or [])], find_meeting(settings.launch))
-        _say(f"starting: {shlex.join(command)}")
-        os.execv(command[0], command)
+        asked = (settings.launch, [recipe, *(overrides or [])], find_meeting(settings.launch))
+        _say(f"starting: {shlex.join(launch_command(*asked))}")
+        raise typer.Exit(start(*asked))
     _tell_notes(recipe)
     with _quiet_libraries():
         from groundling.training.train import train

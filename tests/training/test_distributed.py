@@ -43,8 +43,9 @@ from accelerate.utils import DistributedType
 PartialState._prepare_backend = lambda self, *_, **__: ("gloo", DistributedType.MULTI_GPU)
 PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
 torch.distributed.init_process_group("gloo")
-import groundling
-groundling.train(*sys.argv[1:])
+from groundling.cli import main
+sys.argv[1:1] = ["train"]
+main()
 """
 
 
@@ -261,18 +262,20 @@ def test_fsdp_learns_what_one_process_does(folder: Path, environment: dict[str, 
 
 
 @pytest.mark.slow
-def test_two_machines_learn_what_one_process_does(folder: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("engine", ["ddp", pytest.param("zero2", marks=needs_deepspeed)])
+def test_two_machines_learn_what_one_process_does(folder: Path, environment: dict[str, str], engine: str) -> None:
     """Two of one process each, that meet on this one."""
-    command = [sys.executable, *COMMAND, *halved(folder / "recipe.yaml", folder / "machines")]
-    command += ["launch.machines=2", "launch.processes=1"]
+    run_dir = folder / f"machines-{engine}"
+    command = [sys.executable, *COMMAND, *halved(folder / "recipe.yaml", run_dir)]
+    command += ["launch.machines=2", "launch.processes=1", f"launch.engine={engine}"]
     where = environment | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     machines = [
         subprocess.Popen(command, env=where | {"NODE_RANK": rank}, stderr=subprocess.PIPE, text=True) for rank in "01"
     ]
     told = [machine.communicate(timeout=280)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], told
-    assert "2 processes, ddp" in told[0]
-    check_like_one(folder, folder / "machines")
+    assert f"2 processes, {engine}" in told[0]
+    check_like_one(folder, run_dir)
 
 
 def free_port() -> int:
@@ -315,3 +318,11 @@ def test_a_mistake_is_told_by_every_launcher(folder: Path, environment: dict[str
     done = by_torchrun(broken, folder / "broken", environment)
     assert done.returncode != 0 and "unknown setting trak" in done.stderr
     assert not (folder / "broken").exists()
+
+
+@pytest.mark.slow
+def test_what_processes_refuse_is_told_once_and_keeps_its_exit_code(folder: Path, environment: dict[str, str]) -> None:
+    done = by_recipe("ddp", folder / "recipe.yaml", folder / "one", environment)
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1 and "holds a run of another recipe" in done.stderr
+    assert "Traceback" not in done.stderr and "elastic" not in done.stderr

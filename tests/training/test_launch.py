@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from groundling import cli
-from groundling.errors import SettingsError
+from groundling.errors import SettingsError, TrainingError
 from groundling.settings import Launch, load_settings
+from groundling.training import launch
 from groundling.training.checkpoint import compare_recipes
 from groundling.training.launch import Meeting, find_meeting, launch_command, needs_launcher, refuse_other_launch
 from groundling.training.processes import refuse_other_state
@@ -47,8 +50,8 @@ def test_several_machines() -> None:
     command = shlex.join(launch_command(Launch(processes=8, machines=2), ["r.yaml"], meeting))
     assert "--nnodes 2 --node_rank 1 --nproc_per_node 8 --master_addr 10.0.0.1 --master_port 29500" in command
     command = shlex.join(launch_command(Launch(processes=8, machines=2, engine="zero3"), ["r.yaml"], meeting))
-    assert "--num_processes 16 --main_process_ip" not in command and "--num_processes 16 --num_machines 2" in command
-    assert "--machine_rank 1 --main_process_ip 10.0.0.1 --main_process_port 29500" in command
+    assert "--num_processes 16 --num_machines 2 --machine_rank 1 --main_process_ip 10.0.0.1" in command
+    assert "--main_process_port 29500 --deepspeed_multinode_launcher standard" in command
 
 
 def test_machines_are_told_where_they_meet() -> None:
@@ -81,23 +84,59 @@ def test_a_checkpoint_of_another_engine_is_refused(tmp_path: Path) -> None:
         refuse_other_state(tmp_path, "fsdp2")
 
 
-def test_the_command_line_becomes_the_launcher(
+def test_the_command_line_starts_the_launcher(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Replaced(Exception):
-        pass
-
-    def replace(program: str, command: list[str]) -> None:
-        raise Replaced(program, command)
-
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    monkeypatch.setattr(cli.os, "execv", replace)
-    with pytest.raises(Replaced) as found:
+    started: list[list[str]] = []
+    monkeypatch.setattr(launch, "_run_launcher", lambda _, options: started.append(options))
+    with pytest.raises(typer.Exit) as ended:
         cli.train("tiny", ["launch.processes=2"])
-    program, command = found.value.args
-    assert program == sys.executable and command[-2:] == ["tiny", "launch.processes=2"]
-    assert f"starting: {shlex.join(command)}" in capsys.readouterr().err
+    assert ended.value.exit_code == 0
+    assert started == [shlex.split("--standalone --nproc_per_node 2 -m groundling train tiny launch.processes=2")]
+    assert f"-m torch.distributed.run {shlex.join(started[0])}" in capsys.readouterr().err
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, folder: Path, rank: int, exit_code: int) -> int:
+    """What `start` makes of the failure of one process, whose own words are in the folder."""
+    error_file = folder / str(rank) / "error.json"
+    failure = ProcessFailure(local_rank=rank, pid=1, exitcode=exit_code, error_file=str(error_file))
+
+    def run_launcher(*_: object) -> None:
+        raise ChildFailedError("groundling", {rank: failure})
+
+    monkeypatch.setattr(launch, "_run_launcher", run_launcher)
+    return launch.start(Launch(processes=2), ["tiny"])
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, folder: Path, rank: int, message: str) -> None:
+    file = folder / str(rank) / "error.json"
+    file.parent.mkdir(parents=True)
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    cli._fail(message, 1)
+
+
+def test_a_process_that_spoke_is_not_told_of_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tell(monkeypatch, tmp_path, 0, "no such recipe")
+    tell(monkeypatch, tmp_path, 1, "no such recipe")
+    assert fail(monkeypatch, tmp_path, 0, 2) == 2
+    assert fail(monkeypatch, tmp_path, 1, 2) == 2, "the first has said so"
+
+
+def test_what_a_silent_process_failed_of_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tell(monkeypatch, tmp_path, 1, "the disk is full")
+    assert capsys.readouterr().err == ""
+    with pytest.raises(TrainingError, match="process 1: the disk is full"):
+        fail(monkeypatch, tmp_path, 1, 1)
+
+
+def test_a_killed_process_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="process 1 was ended by SIGKILL; the machine may have run out of memory"):
+        fail(monkeypatch, tmp_path, 1, -9)
 
 
 def test_a_run_may_go_on_by_another_launcher() -> None:

@@ -7,16 +7,24 @@ where they meet, as with torchrun.
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from groundling.errors import SettingsError
+from groundling.errors import SettingsError, TrainingError
 from groundling.recipe_file import SHIPPED
 from groundling.settings import Launch
 
+SECONDS_TO_SAVE = 120  # that processes get to end in, once they are asked to
+_TORCHRUN = "torch.distributed.run"
+_ACCELERATE = "accelerate.commands.launch"
+_PREEMPTED = 75  # the exit code of a training that was asked to end, and goes on by the same command
 _PORT = "29500"
+_SPEAKER = "0"  # the process that tells its errors itself
 
 
 class Meeting(NamedTuple):
@@ -50,9 +58,68 @@ def find_meeting(launch: Launch, environment: Mapping[str, str] = os.environ) ->
 
 def launch_command(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = None) -> list[str]:
     """The command by this Python that trains with `arguments`, a recipe and its changes, as `launch` says."""
-    module = "torch.distributed.run" if launch.engine in (None, "ddp") else "accelerate.commands.launch"
-    options = _torchrun(launch, meeting) if module == "torch.distributed.run" else _accelerate(launch, meeting)
-    return [sys.executable, "-m", module, *options, "-m", "groundling", "train", *arguments]
+    return [sys.executable, "-m", _launcher(launch), *_options(launch, arguments, meeting)]
+
+
+def start(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = None) -> int:
+    """Do what the command does; the exit code is that of the process which failed first, 0 where none did.
+
+    TrainingError tells of that one what it could not tell itself. Asked to end, the processes are asked in turn.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a failure is told below
+    try:
+        _run_launcher(launch, _options(launch, arguments, meeting))
+    except ChildFailedError as error:
+        return _explain(error.get_first_failure())
+    except SignalException as error:
+        return _PREEMPTED if error.sigval == signal.SIGTERM else 128 + error.sigval
+    return 0
+
+
+def _run_launcher(launch: Launch, options: list[str]) -> None:
+    if _launcher(launch) == _TORCHRUN:
+        from torch.distributed import run
+
+        run.run(_with_patience(run.parse_args(options)))
+    else:
+        from accelerate.commands import launch as accelerate
+
+        accelerate.launch_command(_with_patience(accelerate.launch_command_parser().parse_args(options)))
+
+
+def _with_patience(options: Any) -> Any:
+    """torch before 2.10 gives processes 30 seconds and cannot be told otherwise."""
+    options.shutdown_timeout = SECONDS_TO_SAVE
+    return options
+
+
+def _explain(failure: tuple[int, Any]) -> int:
+    """The exit code of a process that has told why it failed, or a TrainingError where it could not."""
+    rank, found = failure
+    if found.exitcode < 0:
+        killed = signal.Signals(-found.exitcode).name
+        hint = "; the machine may have run out of memory" if killed == "SIGKILL" else ""
+        raise TrainingError(f"process {rank} was ended by {killed}{hint}")
+    file = Path(found.error_file)
+    has_spoken = rank == 0 or (file.parents[1] / _SPEAKER / file.name).is_file()
+    if not has_spoken and file.is_file():
+        raise TrainingError(f"process {rank}: {found.message}")
+    return found.exitcode
+
+
+# ---- the launchers ---------------------------------------------------------------------------------------------
+
+
+def _launcher(launch: Launch) -> str:
+    return _TORCHRUN if launch.engine in (None, "ddp") else _ACCELERATE
+
+
+def _options(launch: Launch, arguments: Sequence[str], meeting: Meeting | None) -> list[str]:
+    options = _torchrun(launch, meeting) if _launcher(launch) == _TORCHRUN else _accelerate(launch, meeting)
+    return [*options, "-m", "groundling", "train", *arguments]
 
 
 def _torchrun(launch: Launch, meeting: Meeting | None) -> list[str]:
@@ -69,7 +136,10 @@ def _accelerate(launch: Launch, meeting: Meeting | None) -> list[str]:
     if meeting is None:
         return [*options, "--main_process_port", "0"]  # one that is free
     where = ["--main_process_ip", meeting.address, "--main_process_port", meeting.port]
-    return [*options, "--num_machines", str(launch.machines), "--machine_rank", meeting.rank, *where]
+    options += ["--num_machines", str(launch.machines), "--machine_rank", meeting.rank, *where]
+    if launch.engine == "fsdp2":
+        return options
+    return [*options, "--deepspeed_multinode_launcher", "standard"]  # else one machine starts the others by ssh
 
 
 def refuse_other_launch(launch: Launch, *, engine: str, processes: int) -> None:
