@@ -91,7 +91,7 @@ def _run_launcher(launch: Launch, options: list[str]) -> None:
 
 
 def _with_patience(options: Any) -> Any:
-    """torch before 2.10 gives processes 30 seconds and cannot be told otherwise."""
+    """A torch that does not know the option gives them 30 seconds."""
     options.shutdown_timeout = SECONDS_TO_SAVE
     return options
 
