@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
@@ -96,6 +97,14 @@ def test_the_command_line_starts_the_launcher(
     assert ended.value.exit_code == 0
     assert started == [shlex.split("--standalone --nproc_per_node 2 -m groundling train tiny launch.processes=2")]
     assert f"-m torch.distributed.run {shlex.join(started[0])}" in capsys.readouterr().err
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(launch, "_run_launcher", lambda *_: None)
+    assert launch.start(Launch(processes=4), ["tiny"]) == 0
+    with pytest.raises(SettingsError, match="launch.processes is 8, and this machine has 4 GPUs"):
+        launch.start(Launch(processes=8), ["tiny"])
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, folder: Path, rank: int, exit_code: int) -> int:

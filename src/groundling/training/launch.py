@@ -65,10 +65,13 @@ def start(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = No
     """Do what the command does; the exit code is that of the process which failed first, 0 where none did.
 
     TrainingError tells of that one what it could not tell itself. Asked to end, the processes are asked in turn.
+    SettingsError where this machine has GPUs, but too few.
     """
+    import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    _refuse_too_few(launch, torch.cuda.device_count())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a failure is told below
     try:
         _run_launcher(launch, _options(launch, arguments, meeting))
@@ -77,6 +80,12 @@ def start(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = No
     except SignalException as error:
         return _PREEMPTED if error.sigval == signal.SIGTERM else 128 + error.sigval
     return 0
+
+
+def _refuse_too_few(launch: Launch, gpus: int) -> None:
+    """Without any, processes share the processor."""
+    if 0 < gpus < (launch.processes or 1):
+        raise SettingsError(f"launch.processes is {launch.processes}, and this machine has {gpus} GPUs; each takes one")
 
 
 def _run_launcher(launch: Launch, options: list[str]) -> None:
