@@ -103,7 +103,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(launch, "_run_launcher", lambda *_: None)
     assert launch.start(Launch(processes=4), ["tiny"]) == 0
-    with pytest.raises(SettingsError, match="launch.processes is 8, and this machine has 4 GPUs"):
+    with pytest.raises(SettingsError, match=r"launch\.processes is 8, and this machine has 4 GPUs"):
         launch.start(Launch(processes=8), ["tiny"])
 
 
