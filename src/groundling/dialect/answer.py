@@ -27,7 +27,7 @@ from groundling.dialect.family import AnswerForm, find_family
 from groundling.dialect.prompt import Piece
 from groundling.dialect.score import Extent, Reading, Written
 from groundling.errors import SettingsError
-from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.boxes import Boxes, Points, iou
 from groundling.geometry.frame import Frame
 
 FLAWS: dict[str, str] = {
@@ -55,8 +55,9 @@ MAX_CHARACTERS = 1_000_000  # MAX_BOXES with labels of fifty letters fit
 class Answer:
     """What a model said about one picture.
 
-    `labels` belong to the boxes, then to the points, in order; `scores` is (N,) in 0..1, one a box, or None. `text` is
-    the raw answer, `flaw` None or a code of FLAWS, `seen` the frame that the model saw.
+    `labels` belong to the boxes, then to the points, in order; `scores` is (N,) in 0..1, one a box, or None where the
+    model's probabilities are not known. `text` is the raw answer, `flaw` None or a code of FLAWS, `seen` the frame that
+    the model saw. `none_score` is the probability of an answer that there is nothing, None for any other.
     """
 
     boxes: Boxes
@@ -66,10 +67,43 @@ class Answer:
     flaw: str | None
     seen: Frame
     scores: np.ndarray | None = None
+    none_score: float | None = None
 
     def to(self, frame: Frame) -> Answer:
         """The same answer with its boxes and points in another frame of the picture."""
         return replace(self, boxes=self.boxes.to(frame), points=self.points.to(frame))
+
+    def above(self, score: float) -> Answer:
+        """The answer without its boxes of a lower score; all of it where there are no scores. Points stay."""
+        _refuse_no_share("score", score)
+        return self if self.scores is None else self._with_boxes(np.flatnonzero(self.scores >= score).tolist())
+
+    def suppress(self, overlap: float) -> Answer:
+        """The answer without boxes that a surer one of the same label overlaps by an IoU of more than `overlap`.
+
+        Greedy non-maximum suppression: without scores, and between equal ones, what was said first stays. The boxes
+        that stay keep their order; so do points.
+        """
+        _refuse_no_share("overlap", overlap)
+        scores = np.zeros(len(self.boxes)) if self.scores is None else self.scores
+        overlaps = iou(self.boxes, self.boxes)
+        kept: list[int] = []
+        for one in sorted(range(len(self.boxes)), key=lambda place: -scores[place]):
+            if not any(overlaps[one, other] > overlap and self.labels[one] == self.labels[other] for other in kept):
+                kept.append(one)
+        return self._with_boxes(sorted(kept))
+
+    def _with_boxes(self, places: list[int]) -> Answer:
+        """Only these of the boxes."""
+        rows = np.array(places, dtype=int)
+        labels = [self.labels[place] for place in places] + self.labels[len(self.boxes) :]
+        scores = None if self.scores is None else self.scores[rows]
+        return replace(self, boxes=self.boxes[rows], labels=labels, scores=scores)
+
+
+def _refuse_no_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise SettingsError(f"{name} is {value}; expected a number from 0 to 1")
 
 
 class Item(NamedTuple):
@@ -162,8 +196,8 @@ def read_answer(text: str, *, family: str, seen: Frame, written: Sequence[Writte
     """What `text` says, its boxes and points in `seen` for every family, in the order of the text.
 
     `family` says what the numbers count (its `text_frame`). With `written`, the tokens that spell the text, the boxes
-    have scores. Never raises on the text; see FLAWS for what may be amiss. Time is linear in the text, and nesting is
-    not followed by recursion.
+    have scores, or their absence one. Never raises on the text; see FLAWS for what may be amiss. Time is linear in the
+    text, and nesting is not followed by recursion.
     """
     frame = find_family(family).text_frame(seen)
     flaws: set[str] = set()
@@ -180,6 +214,8 @@ def read_answer(text: str, *, family: str, seen: Frame, written: Sequence[Writte
     ]
     boxes = [item for item, _ in placed if len(item.numbers) == 4]
     points = [item for item, _ in placed if len(item.numbers) == 2]
+    reading = None if written is None else Reading(text, written)
+    is_none = not found and not flaws
     return Answer(
         boxes=Boxes([item.numbers for item in boxes], frame).to(seen),
         points=Points([item.numbers for item in points], frame).to(seen),
@@ -187,11 +223,12 @@ def read_answer(text: str, *, family: str, seen: Frame, written: Sequence[Writte
         text=text,
         flaw=min(flaws, key=list(FLAWS).index, default=None),
         seen=seen,
-        scores=None if written is None else _scores(placed, Reading(text, written)),
+        scores=reading and _score_boxes(placed, reading),
+        none_score=reading.score_text(start, len(text)) if reading and is_none else None,
     )
 
 
-def _scores(placed: Sequence[tuple[Item, Extent]], reading: Reading) -> np.ndarray:
+def _score_boxes(placed: Sequence[tuple[Item, Extent]], reading: Reading) -> np.ndarray:
     """(N,), one a box."""
     boxes = [(item.numbers, extent) for item, extent in placed if len(item.numbers) == 4]
     return np.array([reading.score_box(extent, (box[2] - box[0], box[3] - box[1])) for box, extent in boxes])

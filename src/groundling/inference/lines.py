@@ -191,14 +191,13 @@ class ForcedLine:
 
 def choose(logits: torch.Tensor, lines: Sequence[Line], vocabulary: Vocabulary) -> list[Chosen]:
     """For each line the likeliest of the tokens that may come next; `logits` is (lines, vocabulary)."""
-    chosen = _find_likeliest(logits, lines, vocabulary)
-    asked = torch.cat(
-        [chosen.unsqueeze(1), torch.tensor(vocabulary.digits, device=chosen.device).expand(len(lines), -1)], dim=1
-    )
-    chances = logits.gather(1, asked).float().sub(logits.float().logsumexp(dim=1, keepdim=True)).exp()
+    tokens = _find_likeliest(logits, lines, vocabulary)
+    wide = logits.float()
+    asked = torch.cat([wide.gather(1, tokens.unsqueeze(1)), wide[:, vocabulary.digits]], dim=1)
+    chances = (asked - wide.logsumexp(dim=1, keepdim=True)).exp().nan_to_num(0)  # of broken weights
     return [
-        Chosen(token, Chance(own, tuple(digits)))
-        for token, (own, *digits) in zip(chosen.tolist(), chances.tolist(), strict=True)
+        Chosen(token, Chance(own, digits))
+        for token, (own, *digits) in zip(tokens.tolist(), chances.tolist(), strict=True)
     ]
 
 
