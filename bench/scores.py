@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/scores.py --noise 60            # the bundled model, on scenes that are hard for it
     .venv/bin/python bench/scores.py MODEL --records RECORDS.jsonl
+    .venv/bin/python bench/scores.py --draw FOLDER         # records of icons to teach a model that there may be none
 
 Answers are asked for once, and every way scores the same boxes. AP is COCO's (IoU 0.50 to 0.95, 101 recalls, the label
 has to agree), all labels ranked together. ECE (ten bins of equal width) and Brier score are those of "is right":
@@ -16,11 +17,12 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, groupby
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import groundling as gl
 from groundling.dialect.answer import Answer, read_answer
@@ -29,13 +31,14 @@ from groundling.geometry.images import open_image
 from groundling.inference.batch import encode_question
 from groundling.inference.generate import generate_tokens
 from groundling.inference.predict import Grounder
-from groundling.tiny.scenes import COLORS, SHAPES, draw_shapes, panel, shade
+from groundling.tiny.scenes import COLORS, ICONS, SHAPES, Placed, Scene, draw_shapes, free_box, panel, shade
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 BINS = 10
 DRAWS = 300
-MOST_TOKENS = 300
+MOST_TOKENS = 300  # of an answer
+SCALE = 1.5  # records' pictures are larger than the canvas, so that original and seen frame differ
 SHIPPED = "all of its tokens, numbers within 1/8 of the side"
 
 
@@ -152,6 +155,42 @@ def draw_questions(pictures: int, seed: int) -> Iterator[Asked]:
             yield Asked(scene.picture, place, f"the {name}", gl.Boxes(boxes, frame), [name] * len(boxes))
         labels: list[str | None] = [thing.name or "object" for thing in things]
         yield Asked(scene.picture, place, "every object", gl.Boxes([thing.box for thing in things], frame), labels)
+
+
+def draw_records(file: Path, *, pictures: int, seed: int) -> None:
+    """About each kind of icon on a screen, about two that are not there, and about all; up to six, of three kinds."""
+    rng = np.random.default_rng(seed)
+    (file.parent / "images").mkdir(parents=True, exist_ok=True)
+    records: list[gl.Record] = []
+    for number in range(pictures):
+        picture, things = draw_icons(rng)
+        side = round(picture.width * SCALE)
+        image = file.parent / "images" / f"{file.stem}-{number:04d}.png"
+        picture.resize((side, side)).save(image, compress_level=1)
+        present = sorted({thing.name for thing in things})
+        absent = [str(name) for name in rng.permutation([name for name in ICONS if name not in present])[:2]]
+        asked = {f"the {name} icon": {name} for name in present + absent} | {"every icon": set(present)}
+        for question, names in asked.items():
+            targets = tuple(
+                gl.Target(box=tuple(round(edge * SCALE, 1) for edge in thing.box), label=thing.name)
+                for thing in sorted(things, key=lambda thing: thing.box)
+                if thing.name in names
+            )
+            records.append(gl.Record(question, image, targets, id=f"{image.stem}-{question}", width=side, height=side))
+    gl.write_records(records, file)
+
+
+def draw_icons(rng: np.random.Generator) -> Scene:
+    """One to six icons of up to three kinds on a screen or a shaded ground."""
+    picture = (panel, shade)[int(rng.integers(2))](rng)
+    kinds = rng.permutation(list(ICONS))[: int(rng.integers(1, 4))]
+    things: list[Placed] = []
+    for _ in range(int(rng.integers(1, 7))):
+        box = free_box(rng, [thing.box for thing in things])
+        if box is not None:
+            things.append(Placed(str(rng.choice(kinds)), box))
+            ICONS[things[-1].name](ImageDraw.Draw(picture), box, COLORS[str(rng.choice(list(COLORS)))])
+    return Scene(picture, things)
 
 
 def read_questions(file: str, pictures: int) -> Iterator[Asked]:
@@ -335,8 +374,13 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=300)
     parser.add_argument("--noise", type=float, default=0.0, help="of the pictures, up to so many of 255 levels")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--draw", type=Path, help="only write train.jsonl and test.jsonl to this folder")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.draw:
+        draw_records(options.draw / "train.jsonl", pictures=3000, seed=1)
+        draw_records(options.draw / "test.jsonl", pictures=200, seed=2)
+        return
     started = time.process_time()
     grounder = gl.load(options.model, device="cpu")
     found = (

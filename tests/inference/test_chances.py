@@ -19,7 +19,6 @@ from groundling.inference.lines import ForcedLine, FreeLine, Line, choose
 from groundling.model.processor import Processor
 from groundling.tiny.scenes import draw_shapes
 
-
 SEEDS = {"qwen2_vl": 0, "qwen2_5_vl": 0, "qwen3_vl": 3}  # of random models that have much to say
 
 
