@@ -61,6 +61,16 @@ def test_a_number_counts_wherever_it_is_near():
     assert scores(ONE_BOX, chances) == [approx(0.3 + 0.6 * (0.5 + 0.2 + 0.1))]
 
 
+def test_the_border_of_near_is_a_whole_number():
+    """38 is the last number that is near 40; of those before 42 it is 40, so a first digit 3 begins none."""
+    tens = digits(d3=0.3, d4=0.7)
+
+    assert scores('[{"bbox_2d": [41, 10, 61, 34]}]', {"41": tens}) == [approx(1.0)]
+    assert scores('[{"bbox_2d": [42, 10, 62, 34]}]', {"42": tens}) == [approx(0.7)]
+    assert scores('[{"bbox_2d": [57, 10, 77, 34]}]', {"57": digits(d5=0.7, d6=0.3)}) == [approx(0.7)], "60 is 3 away"
+    assert scores('[{"bbox_2d": [58, 10, 78, 34]}]', {"58": digits(d5=0.7, d6=0.3)}) == [approx(1.0)]
+
+
 def test_each_number_is_measured_by_its_own_side():
     """24 high: 3 units are near. 20 wide: they are not."""
     spread = digits(d0=0.6, d3=0.4)

@@ -39,7 +39,6 @@ class PictureAnswer:
             "boxes": answer.boxes.xyxy.round(2).tolist(),
             "labels": answer.labels,
             "scores": None if answer.scores is None else answer.scores.tolist(),
-            "none_score": answer.none_score,
             "points": answer.points.xy.round(2).tolist(),
             "text": answer.text,
             "flaw": answer.flaw,
