@@ -316,6 +316,9 @@ def test_an_evaluations_answers_become_results_that_coco_scores(
     results = json.loads((tmp_path / "results.json").read_text())
     assert results and {(round(row["bbox"][0]), round(row["bbox"][1])) for row in results} <= boxes
     assert {row["score"] for row in results} <= {score for answer in answers for score in answer["scores"]}
+    predictions.write_text("".join(json.dumps(answer | {"scores": None}) + "\n" for answer in answers))
+    call("export", predictions, "coco-results", tmp_path / "results.json", "--like", tmp_path / "truth.json")
+    assert "no scores" in caplog.text
 
 
 def test_predict_at_another_budget_is_explicit(call: Call) -> None:

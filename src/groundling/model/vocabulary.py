@@ -66,7 +66,7 @@ class Vocabulary:
     def _read(self, token: int) -> bytes:
         """A token's bytes, none for a number that the tokenizer does not know: a model may have more."""
         if token not in self._read_tokens:
-            word = self._tokenizer.convert_ids_to_tokens(token) or ""
+            word = str(self._tokenizer.convert_ids_to_tokens(token) or "")
             is_spelled = token not in self._tokenizer.added_tokens_decoder and all(letter in _BYTES for letter in word)
             self._read_tokens[token] = bytes(_BYTES[letter] for letter in word) if is_spelled else word.encode()
         return self._read_tokens[token]
