@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from groundling.dialect.answer import FLAWS, MAX_BOXES, MAX_CHARACTERS, Answer, Item, read_answer, write_answer
 from groundling.dialect.family import FAMILIES, AnswerForm
+from groundling.dialect.score import Chance, Written
 from groundling.errors import SettingsError
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import THOUSANDTHS, Frame
@@ -279,6 +280,17 @@ def test_reading(case: Case) -> None:
     assert answer.labels == [*case.labels]
     assert answer.flaw == case.flaw
     assert (answer.text, answer.seen, answer.boxes.frame, answer.scores) == (case.text, SEEN, SEEN, None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_whatever_is_read_has_scores_where_the_tokens_are_told(case: Case) -> None:
+    written = [Written(letter, Chance(0.1, [0.1] * 10)) for letter in case.text]
+    answer = read_answer(case.text, family="qwen2_5_vl", seen=SEEN, written=written)
+
+    assert answer.scores is not None
+    assert len(answer.scores) == len(case.boxes)
+    assert all(0 <= score < 1 for score in answer.scores)
+    assert (answer.none_score is not None) == (not case.boxes and not case.points and case.flaw is None)
 
 
 def test_every_flaw_has_a_case_in_which_it_is_named() -> None:

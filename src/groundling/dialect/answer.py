@@ -86,10 +86,10 @@ class Answer:
         """
         _refuse_no_share("overlap", overlap)
         scores = np.zeros(len(self.boxes)) if self.scores is None else self.scores
-        overlaps = iou(self.boxes, self.boxes)
         kept: list[int] = []
         for one in sorted(range(len(self.boxes)), key=lambda place: -scores[place]):
-            if not any(overlaps[one, other] > overlap and self.labels[one] == self.labels[other] for other in kept):
+            alike = [other for other in kept if self.labels[other] == self.labels[one]]
+            if not (iou(self.boxes[[one]], self.boxes[alike]) > overlap).any():
                 kept.append(one)
         return self._with_boxes(sorted(kept))
 
