@@ -108,6 +108,10 @@ def test_an_unknown_setting_names_the_closest(call: Call) -> None:
         (["evaluate", "tiny", str(PICTURES / "records.jsonl"), "--batch-size", "0"], "greater than or equal to 1"),
         (["predict", "tiny", "nosuch.jpg", "--ask", "the cat"], "no such picture: nosuch.jpg"),
         (["predict", "tiny", "nosuch-folder/x.jpg"], "Missing option '--ask'"),
+        (
+            ["predict", "tiny", "x.jpg", "--ask", "the cat", "--nms", "3"],
+            "'--nms': Input should be less than or equal to 1",
+        ),
         (["fetch", "a/b", "--from", "elsewhere"], "--from 'elsewhere'; expected hub or modelscope"),
     ],
 )
@@ -306,11 +310,15 @@ def test_an_evaluations_answers_become_results_that_coco_scores(
     assert call("export", records, "coco", tmp_path / "truth.json").code == 0
     predictions = tmp_path / "report" / "predictions.jsonl"
     ended = call("export", predictions, "coco-results", tmp_path / "results.json", "--like", tmp_path / "truth.json")
-    assert ended.code == 0 and "no scores" in caplog.text
+    assert ended.code == 0 and "no scores" not in caplog.text
     answers = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
     boxes = {(round(box[0]), round(box[1])) for answer in answers for box in answer["boxes"]}
     results = json.loads((tmp_path / "results.json").read_text())
     assert results and {(round(row["bbox"][0]), round(row["bbox"][1])) for row in results} <= boxes
+    assert {row["score"] for row in results} <= {score for answer in answers for score in answer["scores"]}
+    predictions.write_text("".join(json.dumps(answer | {"scores": None}) + "\n" for answer in answers))
+    call("export", predictions, "coco-results", tmp_path / "results.json", "--like", tmp_path / "truth.json")
+    assert "no scores" in caplog.text
 
 
 def test_predict_at_another_budget_is_explicit(call: Call) -> None:

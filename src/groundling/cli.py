@@ -422,6 +422,10 @@ def predict(
     max_tokens: Annotated[
         int | None, typer.Option(help="another budget of visual tokens than it was trained with")
     ] = None,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="leave out boxes that the model is less sure of")] = 0,
+    nms: Annotated[
+        float, typer.Option(min=0, max=1, help="leave out boxes that a surer one of their label overlaps by more (IoU)")
+    ] = 1,
     free: FreeAnswers = False,
     max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
@@ -433,8 +437,16 @@ def predict(
 
         pictures = find_pictures(images)
         grounder = _load(model, max_tokens)
-        limit = max_file_pixels or MAX_PIXELS
-        answers = answer_pictures(grounder, pictures, ask, draw=draw, free=free, max_pixels=limit)
+        answers = answer_pictures(
+            grounder,
+            pictures,
+            ask,
+            draw=draw,
+            least_score=min_score,
+            most_overlap=nms,
+            free=free,
+            max_pixels=max_file_pixels or MAX_PIXELS,
+        )
     for failed in answers.unreadable:
         _say(f"warning: {failed}")
     if as_json:

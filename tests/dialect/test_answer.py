@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from groundling.dialect.answer import FLAWS, MAX_BOXES, MAX_CHARACTERS, Answer, Item, read_answer, write_answer
 from groundling.dialect.family import FAMILIES, AnswerForm
+from groundling.dialect.score import Chance, Written
 from groundling.errors import SettingsError
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import THOUSANDTHS, Frame
@@ -279,6 +280,17 @@ def test_reading(case: Case) -> None:
     assert answer.labels == [*case.labels]
     assert answer.flaw == case.flaw
     assert (answer.text, answer.seen, answer.boxes.frame, answer.scores) == (case.text, SEEN, SEEN, None)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_whatever_is_read_has_scores_where_the_tokens_are_told(case: Case) -> None:
+    written = [Written(letter, Chance(0.1, [0.1] * 10)) for letter in case.text]
+    answer = read_answer(case.text, family="qwen2_5_vl", seen=SEEN, written=written)
+
+    assert answer.scores is not None
+    assert len(answer.scores) == len(case.boxes)
+    assert all(0 <= score < 1 for score in answer.scores)
+    assert (answer.none_score is not None) == (not case.boxes and not case.points and case.flaw is None)
 
 
 def test_every_flaw_has_a_case_in_which_it_is_named() -> None:
@@ -553,3 +565,62 @@ def test_time_is_linear_in_hostile_text(start: str) -> None:
         began = time.perf_counter()
         read(start + unit * (60_000 // len(unit)))
         assert time.perf_counter() - began < 10, unit  # tenths of a second; quadratic takes longer
+
+
+# ---- fewer boxes -----------------------------------------------------------------------------------------------
+
+
+def answered(*boxes: Sequence[float], labels: Sequence[str | None], scores: Sequence[float] | None = None) -> Answer:
+    numbers = None if scores is None else np.array(scores)
+    return Answer(Boxes(boxes, SEEN), Points([[1, 2]], SEEN), [*labels, "tip"], "raw", None, SEEN, scores=numbers)
+
+
+def rest(answer: Answer) -> tuple[list[float], list[str | None], list[float] | None]:
+    """Left sides, labels and scores."""
+    assert answer.points.xy.tolist() == [[1, 2]]
+    assert answer.text == "raw"
+    return answer.boxes.xyxy[:, 0].tolist(), answer.labels, None if answer.scores is None else answer.scores.tolist()
+
+
+HERE, BESIDE, THERE = (0, 0, 10, 10), (2, 0, 12, 10), (50, 0, 60, 10)  # IoU of the first two: 80 / 120
+
+
+def test_boxes_of_a_lower_score_go() -> None:
+    answer = answered(HERE, BESIDE, THERE, labels=["a", "b", "c"], scores=[0.2, 0.5, 0.9])
+
+    assert rest(answer.above(0.5)) == ([2, 50], ["b", "c", "tip"], [0.5, 0.9])
+    assert rest(answer.above(1.0)) == ([], ["tip"], [])
+    assert rest(answer.above(0)) == rest(answer)
+    without = answered(HERE, labels=["a"])
+    assert rest(without.above(0.5)) == rest(without), "nobody knows"
+
+
+def test_of_boxes_that_overlap_the_surest_stays() -> None:
+    answer = answered(HERE, BESIDE, THERE, labels=["a", "a", "a"], scores=[0.2, 0.5, 0.1])
+
+    assert rest(answer.suppress(0.6)) == ([2, 50], ["a", "a", "tip"], [0.5, 0.1])
+    assert rest(answer.suppress(2 / 3)) == rest(answer), "more than that, not as much"
+    assert rest(answer.suppress(1)) == rest(answer)
+
+
+def test_without_scores_the_first_stays_and_other_labels_are_other_things() -> None:
+    assert rest(answered(HERE, BESIDE, labels=[None, None]).suppress(0.5)) == ([0], [None, "tip"], None)
+    assert rest(answered(HERE, BESIDE, labels=["a", "a"], scores=[0.5, 0.5]).suppress(0.5))[0] == [0]
+    assert rest(answered(HERE, BESIDE, labels=["a", "b"]).suppress(0.5))[0] == [0, 2]
+
+
+def test_a_box_that_was_left_out_suppresses_none() -> None:
+    """A chain: the second goes for the first, and the third, which overlaps only the second, stays."""
+    answer = answered(HERE, (4, 0, 14, 10), (8, 0, 18, 10), labels=["a"] * 3, scores=[0.9, 0.8, 0.7])
+
+    assert rest(answer.suppress(0.4))[0] == [0, 8]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), 50])
+def test_a_threshold_that_is_no_share_is_refused(value: float) -> None:
+    answer = answered(HERE, labels=["a"])
+
+    with pytest.raises(SettingsError, match=f"score is {value}; expected a number from 0 to 1"):
+        answer.above(value)
+    with pytest.raises(SettingsError, match="overlap is"):
+        answer.suppress(value)

@@ -10,9 +10,10 @@ import pytest
 from groundling.evaluation.answers import LOG_NAME, KeptAnswer, open_answers
 from groundling.geometry.frame import Frame
 
-ANSWER = KeptAnswer('{"bbox_2d": [1, 2, 3, 4]}', Frame(112, 84), Frame(640, 480))
+ANSWER = KeptAnswer('{"bbox_2d": [1, 2, 3, 4]}', Frame(112, 84), Frame(640, 480), [0.1 + 0.2], None)
 TOLD = {"weights": "a"}
-SIZES = '"seen": [112, 84], "original": [640, 480]'
+SURE = '"scores": [], "none_score": 0.5'
+SIZES = f'"seen": [112, 84], "original": [640, 480], {SURE}'
 
 
 class Stopped(Exception):
@@ -46,6 +47,14 @@ def test_answers_come_back_once_and_are_gone_when_all_is_done(tmp_path: Path):
     assert read(tmp_path) == {}
 
 
+def test_a_line_of_the_test_below_would_be_an_answer_if_nothing_were_wrong_with_it(tmp_path: Path):
+    file = begin(tmp_path, 3)
+    with file.open("a", encoding="utf-8") as log:
+        log.write(f'{{"place": 7, "text": "[]", {SIZES}}}\n')
+
+    assert read(tmp_path) == {3: ANSWER, 7: KeptAnswer("[]", Frame(112, 84), Frame(640, 480), [], 0.5)}
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -55,8 +64,19 @@ def test_answers_come_back_once_and_are_gone_when_all_is_done(tmp_path: Path):
         "\0",
         *(f'{{"place": {place}, "text": "[]", {SIZES}}}' for place in (999, 24, -1, 7.5, '"7"', "true", "null")),
         f'{{"place": 7, "text": 5, {SIZES}}}',
-        '{"place": 7, "text": "[]", "seen": [112, 84], "original": ["640", 480]}',
-        '{"place": 7, "text": "[]", "seen": [112, 84], "original": [0, 480]}',
+        f'{{"place": 7, "text": "[]", "seen": [112, 84], "original": ["640", 480], {SURE}}}',
+        f'{{"place": 7, "text": "[]", "seen": [112, 84], "original": [0, 480], {SURE}}}',
+        *(
+            f'{{"place": 7, "text": "[]", "seen": [112, 84], "original": [640, 480]{sure}}}'
+            for sure in (
+                "",
+                ', "scores": []',
+                ', "scores": null, "none_score": null',
+                ', "scores": ["a"], "none_score": null',
+                ', "scores": [[1]], "none_score": null',
+                ', "scores": [], "none_score": "a"',
+            )
+        ),
     ],
 )
 def test_a_line_that_is_no_answer_ends_the_log(line: str, tmp_path: Path):

@@ -98,15 +98,26 @@ def test_a_report_read_back_measures_the_same(report: Report, folder: Path):
     assert again.predictions[0].record.image.is_file()
 
 
-def test_scores_of_boxes_survive(tmp_path: Path):
+def test_scores_survive(tmp_path: Path):
     scored = Answer(Boxes([[0, 0, 9, 9]], PHOTO), Points([], PHOTO), [None], "x", None, SEEN, scores=np.array([0.25]))
-    report = build_report([Prediction(Record("q", tmp_path / "a.jpg", ()), scored, PHOTO)], contract={}, versions={})
+    nothing = Answer(Boxes([], PHOTO), Points([], PHOTO), [], "[]", None, SEEN, np.array([]), none_score=0.75)
+    asked = Record("q", tmp_path / "a.jpg", ())
+    report = build_report([Prediction(asked, one, PHOTO) for one in (scored, nothing)], contract={}, versions={})
     write_report(report, tmp_path)
 
-    again = read_report(tmp_path).predictions[0].answer.scores
+    first, second = (prediction.answer for prediction in read_report(tmp_path).predictions)
 
-    assert again is not None
-    assert again.tolist() == [0.25]
+    assert first.scores is not None and second.scores is not None
+    assert (first.scores.tolist(), first.none_score) == ([0.25], None)
+    assert (second.scores.tolist(), second.none_score) == ([], 0.75)
+
+
+def test_reports_from_before_there_was_a_score_of_none_are_read(folder: Path, tmp_path: Path):
+    for name in ("report.json", "predictions.jsonl"):
+        (tmp_path / name).write_text((folder / name).read_text("utf-8").replace('"none_score": null, ', ""), "utf-8")
+
+    assert "none_score" not in (tmp_path / "predictions.jsonl").read_text("utf-8")
+    assert [one.answer.none_score for one in read_report(tmp_path).predictions] == [None] * 4
 
 
 def test_the_page_fetches_nothing_and_runs_nothing(folder: Path):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from taught import Taught
 
+from groundling.dialect.answer import Answer
 from groundling.errors import SettingsError
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image
-from groundling.inference.gallery import answer_pictures, find_pictures
-from groundling.inference.predict import Grounder
+from groundling.inference.gallery import PictureAnswer, answer_pictures, draw_answers, find_pictures
+from groundling.inference.predict import Answered, Grounder, load
+from groundling.tiny.scenes import draw_shapes
 
 
 def save_pictures(*files: Path) -> list[Path]:
@@ -60,3 +66,60 @@ def test_a_picture_over_the_limit_is_told_and_the_others_are_answered(grounder: 
 
     assert [answer.image for answer in answers.found] == pictures[:1]
     assert "raise max_pixels (--max-file-pixels" in str(answers.unreadable[0])
+
+
+def found(answer: Answer) -> PictureAnswer:
+    return PictureAnswer(Path("a.png"), "the cup", Answered(answer, FRAME))
+
+
+FRAME = Frame(40, 30)
+BOXES = Boxes([[1, 2, 20, 20], [2, 2, 21, 20], [30, 2, 39, 9]], FRAME)
+
+
+def test_an_answer_in_words_says_how_sure_it_is():
+    one = Answer(BOXES[:1], Points([[5, 6]], FRAME), ["cup", None], "", None, FRAME, scores=np.array([0.926]))
+    none = Answer(BOXES[:0], Points([], FRAME), [], "[]", None, FRAME, scores=np.array([]), none_score=0.714)
+
+    assert str(found(one)) == "a.png: the cup: [1, 2, 20, 20] cup 0.93; [5, 6]"
+    assert str(found(replace(one, scores=None))) == "a.png: the cup: [1, 2, 20, 20] cup; [5, 6]"
+    assert str(found(none)) == "a.png: the cup: nothing 0.71"
+    assert str(found(replace(none, none_score=None, flaw="empty"))) == "a.png: the cup: nothing  (empty)"
+    assert found(one).to_json()["scores"] == [0.926]
+
+
+def test_what_the_model_is_not_sure_of_and_what_it_says_twice_are_left_out(tmp_path: Path):
+    """A noisy scene, of whose blue ring the model says two boxes that overlap by more than 0.8."""
+    grounder, rng = load("tiny", device="cpu"), np.random.default_rng(56)
+    scene = np.asarray(draw_shapes(rng, most=5).picture) + np.random.default_rng(56).normal(0, 60, (224, 224, 3))
+    Image.fromarray(scene.clip(0, 255).astype(np.uint8)).save(tmp_path / "scene.png")
+
+    def ask(**options: float) -> Answer:
+        (one,) = answer_pictures(grounder, [tmp_path / "scene.png"], ["every object"], **options).found
+        return one.found.answer
+
+    whole = ask()
+    assert whole.scores is not None
+    assert whole.labels.count("blue ring") == 2
+    least, *surer = sorted(whole.scores)
+
+    above = ask(least_score=(least + surer[0]) / 2)
+    apart = ask(most_overlap=0.8)
+
+    assert above.scores is not None
+    assert sorted(above.scores) == surer
+    assert len(apart.boxes) == len(whole.boxes) - 1
+    assert apart.labels.count("blue ring") == 1
+    assert above.text == apart.text == whole.text
+
+
+def test_scores_are_drawn(tmp_path: Path):
+    Image.new("RGB", FRAME.size_wh, "white").save(tmp_path / "a.png")
+    sure = Answer(BOXES[:1], Points([], FRAME), ["cup"], "", None, FRAME, scores=np.array([0.5]))
+
+    def draw(answer: Answer) -> bytes:
+        draw_answers(tmp_path / "a.png", [found(answer)], tmp_path / "drawn.png")
+        return (tmp_path / "drawn.png").read_bytes()
+
+    assert draw(sure) == draw(replace(sure, scores=None, labels=["cup 0.50"]))
+    assert draw(sure) != draw(replace(sure, scores=None))
+    assert draw(replace(sure, labels=[None])) == draw(replace(sure, labels=["the cup"])), "the question names it"

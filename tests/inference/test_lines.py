@@ -47,7 +47,7 @@ def test_whatever_a_model_likes_to_say_can_be_read(form: AnswerForm, tiny_proces
     for seed in range(40):
         rng, line = np.random.default_rng(seed), begin(tiny_processor, form, most=200)
         while line.choices is not None:
-            line.write(choose(torch.from_numpy(rng.normal(size=(1, size))), [line], vocabulary)[0])
+            line.write(*choose(torch.from_numpy(rng.normal(size=(1, size))), [line], vocabulary)[0])
         text = str(tiny_processor.tokenizer.decode(line.tokens))
         found = read_answer(text, family=FAMILY_OF.get(form, "qwen2_5_vl"), seen=SEEN)
         assert found.flaw is None, text
@@ -66,7 +66,7 @@ def test_a_label_that_finds_no_end_is_given_one(tiny_processor: Processor):
     line = begin(tiny_processor, "list", most=10)
 
     while line.choices is not None:
-        line.write(choose(logits, [line], vocabulary)[0])
+        line.write(*choose(logits, [line], vocabulary)[0])
 
     (label,) = read_answer(str(tiny_processor.tokenizer.decode(line.tokens)), family="qwen2_5_vl", seen=SEEN).labels
     assert label is not None and label.startswith("a" * 47) and len(label) < 60

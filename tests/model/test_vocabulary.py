@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models
@@ -67,3 +68,27 @@ def test_a_tokenizer_that_joins_digits_is_refused():
 
     with pytest.raises(ContractError, match="does not spell numbers digit by digit"):
         Vocabulary(tokenizer)
+
+
+def test_tokens_are_read_one_by_one_as_the_tokenizer_reads_them_together(
+    vocabulary: Vocabulary, tiny_processor: Processor
+):
+    """Halves of letters, control tokens and numbers that no token has among them."""
+    tokenizer = tiny_processor.tokenizer
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        tokens = rng.integers(0, len(tokenizer) + 30, size=40).tolist()
+        pieces = vocabulary.read(tokens)
+        assert len(pieces) == len(tokens)
+        assert "".join(pieces) == tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+
+def test_a_letter_of_several_tokens_comes_with_the_last(vocabulary: Vocabulary):
+    tokens = vocabulary.spell("a\u4e16b")
+    assert len(tokens) > 3, "in bytes"
+
+    pieces = vocabulary.read(tokens)
+
+    assert [piece for piece in pieces if piece] == ["a", "\u4e16", "b"]
+    assert vocabulary.read(tokens[:2]) == ["a", "\ufffd"], "a letter that was cut off"
+    assert vocabulary.read([]) == []

@@ -18,14 +18,16 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from groundling.dialect.family import AnswerForm, find_family
 from groundling.dialect.prompt import Piece
+from groundling.dialect.score import Extent, Reading, Written
 from groundling.errors import SettingsError
-from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.boxes import Boxes, Points, iou
 from groundling.geometry.frame import Frame
 
 FLAWS: dict[str, str] = {
@@ -53,8 +55,9 @@ MAX_CHARACTERS = 1_000_000  # MAX_BOXES with labels of fifty letters fit
 class Answer:
     """What a model said about one picture.
 
-    `labels` belong to the boxes, then to the points, in order; `scores` is (N,) in 0..1, one a box, or None. `text` is
-    the raw answer, `flaw` None or a code of FLAWS, `seen` the frame that the model saw.
+    `labels` belong to the boxes, then to the points, in order; `scores` is (N,) in 0..1, one a box, or None where the
+    model's probabilities are not known. `text` is the raw answer, `flaw` None or a code of FLAWS, `seen` the frame that
+    the model saw. `none_score` is the probability of an answer that there is nothing, None for any other.
     """
 
     boxes: Boxes
@@ -64,10 +67,43 @@ class Answer:
     flaw: str | None
     seen: Frame
     scores: np.ndarray | None = None
+    none_score: float | None = None
 
     def to(self, frame: Frame) -> Answer:
         """The same answer with its boxes and points in another frame of the picture."""
         return replace(self, boxes=self.boxes.to(frame), points=self.points.to(frame))
+
+    def above(self, score: float) -> Answer:
+        """The answer without its boxes of a lower score; all of it where there are no scores. Points stay."""
+        _refuse_no_share("score", score)
+        return self if self.scores is None else self._with_boxes(np.flatnonzero(self.scores >= score).tolist())
+
+    def suppress(self, overlap: float) -> Answer:
+        """The answer without boxes that a surer one of the same label overlaps by an IoU of more than `overlap`.
+
+        Greedy non-maximum suppression: without scores, and between equal ones, what was said first stays. The boxes
+        that stay keep their order; so do points.
+        """
+        _refuse_no_share("overlap", overlap)
+        scores = np.zeros(len(self.boxes)) if self.scores is None else self.scores
+        kept: list[int] = []
+        for one in sorted(range(len(self.boxes)), key=lambda place: -scores[place]):
+            alike = [other for other in kept if self.labels[other] == self.labels[one]]
+            if not (iou(self.boxes[[one]], self.boxes[alike]) > overlap).any():
+                kept.append(one)
+        return self._with_boxes(sorted(kept))
+
+    def _with_boxes(self, places: list[int]) -> Answer:
+        """Only these of the boxes."""
+        rows = np.array(places, dtype=int)
+        labels = [self.labels[place] for place in places] + self.labels[len(self.boxes) :]
+        scores = None if self.scores is None else self.scores[rows]
+        return replace(self, boxes=self.boxes[rows], labels=labels, scores=scores)
+
+
+def _refuse_no_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise SettingsError(f"{name} is {value}; expected a number from 0 to 1")
 
 
 class Item(NamedTuple):
@@ -75,6 +111,15 @@ class Item(NamedTuple):
 
     numbers: tuple[float, ...]
     label: str | None
+
+
+class _Found(NamedTuple):
+    """An item of a text, where its numbers stand there, and where the whole of it ends."""
+
+    item: Item
+    start: int
+    stop: int
+    end: int
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------
@@ -147,22 +192,30 @@ def _round_within(number: float, limit: int) -> int:
 # ---- reading: what is amiss is added to `flaws` on the way -----------------------------------------------------
 
 
-def read_answer(text: str, *, family: str, seen: Frame) -> Answer:
+def read_answer(text: str, *, family: str, seen: Frame, written: Sequence[Written] | None = None) -> Answer:
     """What `text` says, its boxes and points in `seen` for every family, in the order of the text.
 
-    `family` says what the numbers count (its `text_frame`). Never raises on the text; see FLAWS for what may be amiss.
-    Time is linear in the text, and nesting is not followed by recursion.
+    `family` says what the numbers count (its `text_frame`). With `written`, the tokens that spell the text, the boxes
+    have scores, or their absence one. Never raises on the text; see FLAWS for what may be amiss. Time is linear in the
+    text, and nesting is not followed by recursion.
     """
     frame = find_family(family).text_frame(seen)
     flaws: set[str] = set()
     if len(text) > MAX_CHARACTERS:
         flaws.add("too_long")
-    items = _find_items(_final_words(text[:MAX_CHARACTERS], flaws), flaws)
-    if len(items) > MAX_BOXES:
+    start, found = _find_items(text[:MAX_CHARACTERS], flaws)
+    if len(found) > MAX_BOXES:
         flaws.add("too_many")
-    placed = [placed for item in items[:MAX_BOXES] if (placed := _place(item, frame, flaws))]
-    boxes = [item for item in placed if len(item.numbers) == 4]
-    points = [item for item in placed if len(item.numbers) == 2]
+    begins = [start, *(one.end for one in found)]
+    placed = [
+        (placed, Extent(begin, one.start, one.stop, one.end))
+        for begin, one in zip(begins, found[:MAX_BOXES], strict=False)
+        if (placed := _place(one.item, frame, flaws))
+    ]
+    boxes = [item for item, _ in placed if len(item.numbers) == 4]
+    points = [item for item, _ in placed if len(item.numbers) == 2]
+    reading = None if written is None else Reading(text, written)
+    is_none = not found and not flaws
     return Answer(
         boxes=Boxes([item.numbers for item in boxes], frame).to(seen),
         points=Points([item.numbers for item in points], frame).to(seen),
@@ -170,7 +223,15 @@ def read_answer(text: str, *, family: str, seen: Frame) -> Answer:
         text=text,
         flaw=min(flaws, key=list(FLAWS).index, default=None),
         seen=seen,
+        scores=reading and _score_boxes(placed, reading),
+        none_score=reading.score_text(start, len(text)) if reading and is_none else None,
     )
+
+
+def _score_boxes(placed: Sequence[tuple[Item, Extent]], reading: Reading) -> np.ndarray:
+    """(N,), one a box."""
+    boxes = [(item.numbers, extent) for item, extent in placed if len(item.numbers) == 4]
+    return np.array([reading.score_box(extent, (box[2] - box[0], box[3] - box[1])) for box, extent in boxes])
 
 
 def read_items(text: str) -> list[Item]:
@@ -179,8 +240,8 @@ def read_items(text: str) -> list[Item]:
     For finding out what those numbers count.
     """
     flaws: set[str] = set()
-    items = _find_items(_final_words(text[:MAX_CHARACTERS], flaws), flaws)
-    return [] if flaws or len(text) > MAX_CHARACTERS else items[:MAX_BOXES]
+    _, found = _find_items(text[:MAX_CHARACTERS], flaws)
+    return [] if flaws or len(text) > MAX_CHARACTERS else [one.item for one in found[:MAX_BOXES]]
 
 
 def is_outside(numbers: Sequence[float], frame: Frame) -> bool:
@@ -193,93 +254,104 @@ def is_outside(numbers: Sequence[float], frame: Frame) -> bool:
     )
 
 
-_BEGINS_WITH_ANSWER = re.compile(r"\s*(?:[\[{]|```|<\|)")
+_ANSWER = re.compile(r"[\[{]|```|<\|")
+_BEGINS_WITH_ANSWER = re.compile(rf"\s*(?:{_ANSWER.pattern})")
 
 
-def _final_words(text: str, flaws: set[str]) -> str:
-    """The text after its thinking, none where that never ends; all of it where there is no thinking.
+def _find_items(text: str, flaws: set[str]) -> tuple[int, list[_Found]]:
+    """Where the answer begins in the text, behind all thoughts and words, and its items."""
+    start = _skip_thoughts(text, flaws)
+    found = _find_in(text[start:], flaws)
+    first = _ANSWER.search(text, start)
+    shifted = [one._replace(start=one.start + start, stop=one.stop + start, end=one.end + start) for one in found]
+    return first.start() if first else len(text), shifted
+
+
+def _skip_thoughts(text: str, flaws: set[str]) -> int:
+    """Where the text's thinking ends: at its own end where it never does, at 0 where there is none.
 
     The opening tag is often part of the prompt. A text that begins with its answer holds the tags in a label only.
     """
     if _BEGINS_WITH_ANSWER.match(text):
-        return text
+        return 0
     _, end, words = text.partition("</think>")
     if not end and text.lstrip().startswith("<think>"):
         flaws.add("truncated")
-        return ""
-    return words if end else text
+        return len(text)
+    return len(text) - len(words) if end else 0
 
 
 _BEGINS_WITH_TOKENS = re.compile(r"[^\[{]*?<\|(?:object_ref|box|quad)_start\|>")
 
 
-def _find_items(text: str, flaws: set[str]) -> list[Item]:
+def _find_in(text: str, flaws: set[str]) -> list[_Found]:
     """The items of the answer, as tokens or as JSON by which of the two comes first."""
     if _BEGINS_WITH_TOKENS.match(text):
         return _find_token_items(text, flaws)
     groups = _read_groups(text, flaws)
-    items = [item for group in groups if group.is_object for item in _items_of(group.pairs, flaws)]
-    items = items or [item for values in _rows(text, groups) for item in _checked(values, (2, 4), None, flaws)]
-    if items or any(group.is_empty_list for group in groups):
-        return items
-    items = [] if flaws else _find_token_items(text, flaws)  # brackets in prose may come before tokens
-    if not items:
+    found = [one for group in groups if group.is_object for one in _items_of(group, flaws)]
+    found = found or [one for row in _rows(text, groups) for one in _checked(row, (2, 4), None, row.end, flaws)]
+    if found or any(group.is_empty_list for group in groups):
+        return found
+    found = [] if flaws else _find_token_items(text, flaws)  # brackets in prose may come before tokens
+    if not found:
         flaws.add("no_boxes" if text.strip() else "empty")
-    return items
+    return found
 
 
 _TOKEN = re.compile(r"<\|((?:object_ref|box|quad)_(?:start|end))\|>")
 _TOKEN_NUMBER = re.compile(r"[^\s(),\[\]]+")
 
 
-def _find_token_items(text: str, flaws: set[str]) -> list[Item]:
+def _find_token_items(text: str, flaws: set[str]) -> list[_Found]:
     """The boxes and points between box tokens; each label holds for all that follow it."""
-    _, *parts = _TOKEN.split(text)
-    names, words = parts[::2], parts[1::2]
-    if names and names[-1] not in ("box_end", "quad_end"):
+    tokens = list(_TOKEN.finditer(text))
+    if tokens and tokens[-1][1] not in ("box_end", "quad_end"):
         flaws.add("truncated")
-        names = names[:-1]
-    items: list[Item] = []
+    found: list[_Found] = []
     label = None
-    for name, between in zip(names, words, strict=False):
-        if name == "object_ref_start":
-            label = between or None
-        elif name in ("box_start", "quad_start"):
-            numbers = [_number(word) for word in _TOKEN_NUMBER.findall(between)]
-            items += _checked(numbers, (2, 4), label, flaws)
-    return items
+    for token, following in pairwise(tokens):
+        start, stop = token.end(), following.start()
+        if token[1] == "object_ref_start":
+            label = text[start:stop] or None
+        elif token[1] in ("box_start", "quad_start"):
+            numbers = _Group(start, is_object=False, is_keyed=True)
+            numbers.end = stop
+            numbers.values += [_number(word) for word in _TOKEN_NUMBER.findall(text[start:stop])]
+            found += _checked(numbers, (2, 4), label, stop, flaws)
+    return found
 
 
-def _rows(text: str, groups: list[_Group]) -> list[list[object]]:
+def _rows(text: str, groups: list[_Group]) -> list[_Group]:
     """The numbers that no key names: `[[10, 20, 30, 40]]`. Two of them are a point only where the text begins so.
 
     Elsewhere `[1, 2]` is more often a reference mark.
     """
     lengths = (2, 4, 8) if _BEGINS_WITH_ANSWER.match(text) else (4, 8)
-    return [group.values for group in groups if group.is_row and len(group.values) in lengths]
+    return [group for group in groups if group.is_row and len(group.values) in lengths]
 
 
 _LENGTHS = {"bbox_2d": (4,), "bbox": (4,), "point_2d": (2,), "point": (2,)}
 
 
-def _items_of(pairs: list[tuple[str, object]], flaws: set[str]) -> list[Item]:
+def _items_of(group: _Group, flaws: set[str]) -> list[_Found]:
     """The box or point that one JSON object means; none where it means neither, with a flaw where it tries to."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    found = dict(group.pairs)
+    if len(found) < len(group.pairs):
         flaws.add("repeated_key")
     key = next((key for key in _LENGTHS if key in found), None)
     if key is None:
         return []
     label = found.get("label")
-    return _checked(found[key], _LENGTHS[key], label if isinstance(label, str) else None, flaws)
+    return _checked(found[key], _LENGTHS[key], label if isinstance(label, str) else None, group.end, flaws)
 
 
-def _checked(values: object, lengths: tuple[int, ...], label: str | None, flaws: set[str]) -> list[Item]:
-    """One item where `values` is a list of one of these lengths, all finite numbers; none and a flaw otherwise.
+def _checked(values: object, lengths: tuple[int, ...], label: str | None, end: int, flaws: set[str]) -> list[_Found]:
+    """One item where `values` are a list of one of these lengths, all finite numbers; none and a flaw otherwise.
 
     Half of a surrogate pair, which no file can store, is a question mark in the label.
     """
-    numbers = cast("list[object]", values) if isinstance(values, list) else [values]
+    numbers = values.values if isinstance(values, _Group) else [values]
     finite = [number for number in numbers if isinstance(number, float) and math.isfinite(number)]
     if len(finite) < len(numbers):
         flaws.add("bad_number")
@@ -287,7 +359,9 @@ def _checked(values: object, lengths: tuple[int, ...], label: str | None, flaws:
     if len(finite) not in lengths:
         flaws.add("quad" if len(finite) == 8 else "wrong_length")
         return []
-    return [Item(tuple(finite), label and label.encode(errors="replace").decode())]
+    assert isinstance(values, _Group), "a number alone is of no such length"
+    item = Item(tuple(finite), label and label.encode(errors="replace").decode())
+    return [_Found(item, values.start, values.end, end)]
 
 
 def _place(item: Item, frame: Frame, flaws: set[str]) -> Item | None:
@@ -312,11 +386,13 @@ def _place(item: Item, frame: Frame, flaws: set[str]) -> Item | None:
 
 
 class _Group:
-    """A list or an object of the text, filled while it is read."""
+    """A list or an object of the text, from its first to behind its last bracket, filled while it is read."""
 
-    __slots__ = ("is_closed", "is_keyed", "is_object", "key", "pairs", "values")
+    __slots__ = ("end", "is_closed", "is_keyed", "is_object", "key", "pairs", "start", "values")
 
-    def __init__(self, *, is_object: bool, is_keyed: bool) -> None:
+    def __init__(self, start: int, *, is_object: bool, is_keyed: bool) -> None:
+        self.start = start
+        self.end = start
         self.is_object = is_object
         self.is_keyed = is_keyed  # it stands directly in an object, so a key says what it is
         self.is_closed = False
@@ -368,10 +444,11 @@ def _read_groups(text: str, flaws: set[str]) -> list[_Group]:
     while match := (_JSON_TOKEN if stack else _JSON_START).search(text, position):
         token, position = match.group(), match.end()
         if token in "[{":
-            stack.append(_Group(is_object=token == "{", is_keyed=bool(stack) and stack[-1].is_object))
+            is_keyed = bool(stack) and stack[-1].is_object
+            stack.append(_Group(match.start(), is_object=token == "{", is_keyed=is_keyed))
             groups.append(stack[-1])
         elif token in "]}":
-            _close_(stack, token == "}", flaws)
+            _close_(stack, token == "}", position, flaws)
         elif token == ":":
             stack[-1].take_colon()
         elif token != ",":
@@ -381,7 +458,7 @@ def _read_groups(text: str, flaws: set[str]) -> list[_Group]:
     return [group for group in groups if group.is_closed]
 
 
-def _close_(stack: list[_Group], is_object: bool, flaws: set[str]) -> None:
+def _close_(stack: list[_Group], is_object: bool, end: int, flaws: set[str]) -> None:
     """Close the innermost group, or the one around it where only that makes a pair; pass over any other bracket."""
     depth = next((depth for depth in (1, 2) if depth <= len(stack) and stack[-depth].is_object == is_object), 0)
     if depth != 1:
@@ -389,8 +466,9 @@ def _close_(stack: list[_Group], is_object: bool, flaws: set[str]) -> None:
     for _ in range(depth):
         closed = stack.pop()
         closed.is_closed = True
+        closed.end = end
         if stack:
-            stack[-1].take(closed.values)
+            stack[-1].take(closed)
 
 
 def _scalar(token: str) -> str | float | None:

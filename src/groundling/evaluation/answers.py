@@ -19,11 +19,13 @@ LOG_NAME = "answers-*.jsonl.partial"  # * is a hash of what they are answers to
 
 
 class KeptAnswer(NamedTuple):
-    """The text answered to a record, and its picture's size as the model saw it and as it is."""
+    """The text answered to a record, its picture's size as the model saw it and as it is, and how sure it was."""
 
     text: str
     seen: Frame
     original: Frame
+    scores: list[float]  # of the boxes
+    none_score: float | None
 
 
 class AnswerLog:
@@ -66,7 +68,8 @@ def _write(path: Path, heading: str, kept: Mapping[int, KeptAnswer]) -> None:
 
 def _to_line(place: int, answer: KeptAnswer) -> str:
     sizes = {"seen": answer.seen.size_wh, "original": answer.original.size_wh}
-    return json.dumps({"place": place, "text": answer.text} | sizes) + "\n"
+    sure = {"scores": answer.scores, "none_score": answer.none_score}
+    return json.dumps({"place": place, "text": answer.text} | sizes | sure) + "\n"
 
 
 def _read(path: Path, heading: str, questions: int) -> dict[int, KeptAnswer]:
@@ -78,7 +81,9 @@ def _read(path: Path, heading: str, questions: int) -> dict[int, KeptAnswer]:
             try:
                 found = json.loads(line)
                 place, text = found["place"], found["text"]
-                answer = KeptAnswer(text, Frame(*found["seen"]), Frame(*found["original"]))
+                scores = [float(score) for score in found["scores"]]
+                none_score = None if found["none_score"] is None else float(found["none_score"])
+                answer = KeptAnswer(text, Frame(*found["seen"]), Frame(*found["original"]), scores, none_score)
             except (ValueError, TypeError, KeyError, RecursionError):
                 break
             if type(place) is not int or not 0 <= place < questions or not isinstance(text, str):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from groundling.data.record import Record
+from groundling.dialect.answer import Answer
 from groundling.errors import ImageError
 from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
 from groundling.evaluation.metrics import Prediction
@@ -89,11 +93,11 @@ def predict_records(
     ImageError names a picture that cannot be read.
     """
     predictions: dict[int, Prediction] = {}
-    if log and log.kept:
-        logger.info("%d of %d answers were there already", len(log.kept), len(records))
     for place, kept in (log.kept if log else {}).items():
-        found = grounder.read(kept.text, kept.seen, kept.original)
-        predictions[place] = Prediction(records[place], found.answer, found.original)
+        if answer := _recall(grounder, kept):
+            predictions[place] = Prediction(records[place], answer, kept.original)
+    if predictions:
+        logger.info("%d of %d answers were there already", len(predictions), len(records))
     places = [place for place in range(len(records)) if place not in predictions]
     questions = [Question(_picture_of(records[place]), records[place].question) for place in places]
     for number, found in grounder.answer_each(
@@ -104,10 +108,20 @@ def predict_records(
         answer, place = found.answer, places[number]
         predictions[place] = Prediction(records[place], answer, found.original)
         if log is not None:
-            log.keep(place, KeptAnswer(answer.text, answer.seen, found.original))
+            assert answer.scores is not None, "whoever answers knows how sure it was"
+            scores = answer.scores.tolist()
+            log.keep(place, KeptAnswer(answer.text, answer.seen, found.original, scores, answer.none_score))
         if progress is not None:
             progress(len(predictions), len(records))
     return [predictions[place] for place in range(len(records))]
+
+
+def _recall(grounder: Grounder, kept: KeptAnswer) -> Answer | None:
+    """The answer as it was given; None where its text was read otherwise then."""
+    answer = grounder.read(kept.text, kept.seen, kept.original).answer
+    if len(kept.scores) != len(answer.boxes):
+        return None
+    return replace(answer, scores=np.array(kept.scores), none_score=kept.none_score)
 
 
 def _picture_of(record: Record) -> Path:

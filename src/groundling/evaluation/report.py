@@ -5,7 +5,7 @@ original pixels) and `report.html` (one self-contained page). One line of predic
 
     {"id": "7", "image": "../images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
      "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "boxes": [[460, 635, 513, 669]], "labels": [null],
-     "scores": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
+     "scores": [0.93], "none_score": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
      "truth": [[460, 635, 513, 669]], "truth_points": []}
 
 `image` is relative to the file, `iou` and `hit` (IoU 0.5 or more) are null unless there is exactly one target, a box.
@@ -165,6 +165,7 @@ def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) ->
         "boxes": answer.boxes.xyxy.tolist(),
         "labels": answer.labels,
         "scores": None if answer.scores is None else answer.scores.tolist(),
+        "none_score": answer.none_score,
         "points": answer.points.xy.tolist(),
         "flaw": answer.flaw,
         "iou": overlap,
@@ -261,6 +262,7 @@ def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Predi
         flaw=value["flaw"],
         seen=Frame(*value["seen"]),
         scores=None if value["scores"] is None else np.array(value["scores"], dtype=np.float64),
+        none_score=value.get("none_score"),  # reports of before 2026-11-28 have none
     )
     return Prediction(record, answer, original)
 

@@ -62,7 +62,7 @@ def write_answers(
     with attend_padded(model):  # around all steps: it walks through the whole model
         while True:
             chosen = choose(logits, writing, processor.vocabulary)
-            written = [line.write(token) for line, token in zip(writing, chosen, strict=True)]
+            written = [line.write(*found) for line, found in zip(writing, chosen, strict=True)]
             going_on = [row for row, line in enumerate(writing) if line.choices is not None]
             if not going_on:
                 break

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, count, groupby
+from itertools import chain, count, groupby, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,10 +48,16 @@ class PictureAnswer:
     def __str__(self) -> str:
         answer = self.found.answer
         places = [*answer.boxes.xyxy.round().astype(int).tolist(), *answer.points.xy.round().astype(int).tolist()]
-        labels = answer.labels or [None] * len(places)
-        shown = "; ".join(f"{place} {label or ''}".strip() for place, label in zip(places, labels, strict=True))
+        scores = [] if answer.scores is None else answer.scores.tolist()
+        words = list(map(_in_words, map(str, places), answer.labels, chain(scores, repeat(None))))
+        found = "; ".join(words) or _in_words("nothing", None, answer.none_score)
         flaw = f"  ({answer.flaw})" if answer.flaw else ""
-        return f"{self.image}: {self.question}: {shown or 'nothing'}{flaw}"
+        return f"{self.image}: {self.question}: {found}{flaw}"
+
+
+def _in_words(what: str, label: str | None, score: float | None) -> str:
+    """What was found, its label and how sure the model was, as far as they are there."""
+    return " ".join(filter(None, [what, label, None if score is None else f"{score:.2f}"]))
 
 
 class PictureAnswers(NamedTuple):
@@ -91,13 +97,16 @@ def answer_pictures(
     questions: Sequence[str],
     *,
     draw: Path | None = None,
+    least_score: float = 0,
+    most_overlap: float = 1,
     free: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> PictureAnswers:
     """Every question about every picture; with `draw`, each picture with its boxes in that folder.
 
-    A picture that cannot be read keeps none of the others from being answered. SettingsError where a drawing would
-    take the place of a picture.
+    Boxes of a score below `least_score` are left out, then those that a surer one of their label overlaps by an IoU of
+    more than `most_overlap`. A picture that cannot be read keeps none of the others from being answered. SettingsError
+    where a drawing would take the place of a picture.
     """
     drawings = {} if draw is None else _name_drawings(pictures, draw)
     asked = [Question(image, text) for image in pictures for text in questions]
@@ -108,7 +117,8 @@ def answer_pictures(
         if isinstance(reply, ImageError):
             unreadable[image] = reply
         else:
-            found[place] = PictureAnswer(image, asked[place].text, reply)
+            kept = reply.answer.above(least_score).suppress(most_overlap)
+            found[place] = PictureAnswer(image, asked[place].text, reply._replace(answer=kept))
     answers = [found[place] for place in sorted(found)]
     for image, own in groupby(answers if draw is not None else [], key=lambda answer: answer.image):
         draw_answers(image, list(own), drawings[image], max_pixels)
@@ -131,11 +141,15 @@ def _name_drawings(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:
 
 
 def draw_answers(image: Path, answers: Sequence[PictureAnswer], file: Path, max_pixels: int = MAX_PIXELS) -> None:
-    """Write the picture with its answers' boxes, a colour a question, labelled, as a PNG."""
+    """Write the picture with its answers' boxes, a colour a question, with labels and scores, as a PNG."""
     layers: list[Layer] = []
     for number, one in enumerate(answers):
-        boxes = one.found.answer.boxes
-        labels = [label or one.question for label in one.found.answer.labels[: len(boxes)]]
-        layers.append(Layer(boxes, COLORS[number % len(COLORS)], labels))
+        answer = one.found.answer
+        scores = repeat(None) if answer.scores is None else answer.scores.tolist()
+        labels = [
+            _in_words(label or one.question, None, score)
+            for label, score, _ in zip(answer.labels, scores, answer.boxes.xyxy, strict=False)
+        ]
+        layers.append(Layer(answer.boxes, COLORS[number % len(COLORS)], labels))
     file.parent.mkdir(parents=True, exist_ok=True)
     draw_boxes(open_image(image, max_pixels=max_pixels), layers).save(file)

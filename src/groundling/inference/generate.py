@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.integrations.fsdp import is_fsdp_managed_module
 
+from groundling.dialect.score import Written
 from groundling.inference.batch import Sample, pad_left
 from groundling.inference.decode import read_prompts, write_answers
 from groundling.inference.lines import ForcedLine, FreeLine, Line, choose
@@ -29,7 +30,23 @@ def generate_texts(
     max_new_tokens: int,
     free: bool = False,
 ) -> list[str]:
-    """One text a prompt, in order, without its end token. Decoding is greedy.
+    """The texts of `generate_tokens`."""
+    answers = generate_tokens(
+        model, processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free
+    )
+    return ["".join(token.text for token in answer) for answer in answers]
+
+
+def generate_tokens(
+    model: PreTrainedModel,
+    processor: Processor,
+    prompts: Sequence[Sample],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    free: bool = False,
+) -> list[list[Written]]:
+    """One answer a prompt, in order, as the tokens that spell it, without its end token. Decoding is greedy.
 
     An answer about a picture is held to the grammar of the contract's form, unless it is `free`: then it may say
     anything, and is cut at `max_new_tokens`. Prompts that hold the same `patches` object have the model see that
@@ -41,8 +58,8 @@ def generate_texts(
             _generate_in_step(model, processor, prompts, lines, batch_size)
         else:
             _generate_by_rows(model, processor, prompts, lines, batch_size)
-    decode = processor.tokenizer.decode
-    return [str(decode(line.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)) for line in lines]
+    read = processor.vocabulary.read
+    return [list(map(Written, read(line.tokens), line.chances)) for line in lines]
 
 
 def _begin(processor: Processor, prompt: Sample, most: int, *, free: bool) -> Line:
@@ -127,8 +144,8 @@ class _LineWriter(LogitsProcessor):
         asked = [row for row, line in enumerate(self._lines) if not self._coming[row] and line.choices is not None]
         if asked:
             chosen = choose(scores[asked], [self._lines[row] for row in asked], self._processor.vocabulary)
-            for row, token in zip(asked, chosen, strict=True):
-                self._coming[row] = self._lines[row].write(token)
+            for row, found in zip(asked, chosen, strict=True):
+                self._coming[row] = self._lines[row].write(*found)
         told = [coming.pop(0) if coming else self._processor.end_token_id for coming in self._coming]
         only = torch.full_like(scores, -torch.inf)
         only[range(len(told)), told] = 0

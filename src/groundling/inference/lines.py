@@ -12,6 +12,7 @@ import torch
 
 from groundling.dialect.family import AnswerForm
 from groundling.dialect.grammar import Filled, Label, Number, Slot, may_begin, skeleton
+from groundling.dialect.score import Chance
 from groundling.geometry.frame import Frame
 from groundling.model.vocabulary import Place, Spellers, Vocabulary
 
@@ -30,15 +31,23 @@ class Line(Protocol):
     """An answer that is being written."""
 
     tokens: list[int]  # so far, without the one that ends it
+    chances: list[Chance | None]  # of each; None where the model was not asked
 
     @property
     def choices(self) -> Choices | None:
         """What may come next; None where the answer is complete."""
         ...
 
-    def write(self, token: int) -> list[int]:
+    def write(self, token: int, chance: Chance | None = None) -> list[int]:
         """Take the next token; what was written is it and whatever has to follow."""
         ...
+
+
+class Chosen(NamedTuple):
+    """A token that a model chose, and what it thought of it."""
+
+    token: int
+    chance: Chance
 
 
 class FreeLine:
@@ -46,6 +55,7 @@ class FreeLine:
 
     def __init__(self, ends: Sequence[int], most: int) -> None:
         self.tokens: list[int] = []
+        self.chances: list[Chance | None] = []
         self._ends = ends
         self._most = most
         self._is_ended = False
@@ -55,11 +65,12 @@ class FreeLine:
         """All tokens, until the end."""
         return None if self._is_ended or len(self.tokens) >= self._most else Choices((), "any")
 
-    def write(self, token: int) -> list[int]:
+    def write(self, token: int, chance: Chance | None = None) -> list[int]:
         """The token, unless it ends the answer."""
         self._is_ended = token in self._ends
         if not self._is_ended:
             self.tokens.append(token)
+            self.chances.append(chance)
         return [token]
 
 
@@ -71,6 +82,7 @@ class ForcedLine:
 
     def __init__(self, vocabulary: Vocabulary, form: AnswerForm, frame: Frame, end: str, most: int) -> None:
         self.tokens: list[int] = []
+        self.chances: list[Chance | None] = []
         self._vocabulary = vocabulary
         self._most = most
         self._skeleton = skeleton(form, frame, end, has_room=self._has_room)
@@ -96,15 +108,17 @@ class ForcedLine:
             return self._label_choices(slot)
         return Choices(firsts)
 
-    def write(self, token: int) -> list[int]:
+    def write(self, token: int, chance: Chance | None = None) -> list[int]:
         """The token, and all that stand alone behind it."""
         before = len(self.tokens)
         self._push(token)
         while (choices := self.choices) is not None and not choices.spellers and len(set(choices.tokens)) == 1:
             self._push(choices.tokens[0])
         written = self.tokens[before:]
+        self.chances += [chance, *[None] * (len(written) - 1)]
         if self._slot is None:
             self.tokens.pop()  # the end token
+            self.chances.pop()
         return written
 
     def _has_room(self) -> bool:
@@ -175,8 +189,20 @@ class ForcedLine:
             self._slot = None
 
 
-def choose(logits: torch.Tensor, lines: Sequence[Line], vocabulary: Vocabulary) -> list[int]:
+def choose(logits: torch.Tensor, lines: Sequence[Line], vocabulary: Vocabulary) -> list[Chosen]:
     """For each line the likeliest of the tokens that may come next; `logits` is (lines, vocabulary)."""
+    tokens = _find_likeliest(logits, lines, vocabulary)
+    wide = logits.float()
+    asked = torch.cat([wide.gather(1, tokens.unsqueeze(1)), wide[:, vocabulary.digits]], dim=1)
+    chances = (asked - wide.logsumexp(dim=1, keepdim=True)).exp().nan_to_num(0)  # of broken weights
+    return [
+        Chosen(token, Chance(own, digits))
+        for token, (own, *digits) in zip(tokens.tolist(), chances.tolist(), strict=True)
+    ]
+
+
+def _find_likeliest(logits: torch.Tensor, lines: Sequence[Line], vocabulary: Vocabulary) -> torch.Tensor:
+    """(lines,) tokens."""
     allowed = [line.choices for line in lines]
     assert all(choices is not None for choices in allowed), "only lines that go on are written"
     few = [list(choices.tokens) for choices in allowed if choices is not None]
@@ -192,4 +218,4 @@ def choose(logits: torch.Tensor, lines: Sequence[Line], vocabulary: Vocabulary) 
         mask = vocabulary.mask(spellers, logits.shape[1], logits.device)
         other = logits.masked_fill(~mask, -torch.inf).max(dim=1)
         tokens = torch.where(is_open & (other.values > best), other.indices, tokens)
-    return tokens.tolist()
+    return tokens

@@ -15,11 +15,12 @@ import torch
 from transformers import PreTrainedModel
 
 from groundling.dialect.answer import Answer, read_answer
+from groundling.dialect.score import Written
 from groundling.errors import ImageError, SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import MAX_PIXELS, Source, open_image
 from groundling.inference.batch import encode_question
-from groundling.inference.generate import generate_texts, is_spread
+from groundling.inference.generate import generate_tokens, is_spread
 from groundling.model.contract import Contract
 from groundling.model.load import find_checkpoint, hash_weights, load_model, load_processor
 from groundling.model.patches import Patches
@@ -162,15 +163,17 @@ class Grounder:
             else:
                 asked += [(place, picture) for place in places]
         prompts = [encode_question(self.processor, questions[place].text, picture.patches) for place, picture in asked]
-        texts = generate_texts(
+        answers = generate_tokens(
             self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free
         )
-        for text, (place, picture) in zip(texts, asked, strict=True):
-            yield Reply(place, self.read(text, picture.patches.seen, picture.original))
+        for written, (place, picture) in zip(answers, asked, strict=True):
+            text = "".join(token.text for token in written)
+            yield Reply(place, self.read(text, picture.patches.seen, picture.original, written))
 
-    def read(self, text: str, seen: Frame, original: Frame) -> Answered:
-        """An answer's text about a picture of the `original` size, seen as `seen`."""
-        return Answered(read_answer(text, family=self.contract.family, seen=seen).to(original), original)
+    def read(self, text: str, seen: Frame, original: Frame, written: Sequence[Written] | None = None) -> Answered:
+        """An answer's text about a picture of the `original` size, seen as `seen`; `written` gives its boxes scores."""
+        answer = read_answer(text, family=self.contract.family, seen=seen, written=written)
+        return Answered(answer.to(original), original)
 
     def _see(self, image: Source, max_pixels: int) -> _Seen | ImageError:
         try:

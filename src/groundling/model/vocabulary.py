@@ -5,7 +5,9 @@ The families' tokenizers spell every digit by a token of its own, so a number is
 
 from __future__ import annotations
 
+import codecs
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -37,6 +39,7 @@ class Vocabulary:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._spelled_texts: dict[str, tuple[int, ...]] = {}
+        self._read_tokens: dict[int, bytes] = {}
         self._masks: dict[tuple[Spellers, int, torch.device], torch.Tensor] = {}
         self.digits = [self._digit(digit) for digit in range(10)]
 
@@ -53,6 +56,20 @@ class Vocabulary:
         if text not in self._spelled_texts:
             self._spelled_texts[text] = tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])  # type: ignore[arg-type]
         return self._spelled_texts[text]
+
+    def read(self, tokens: Sequence[int]) -> list[str]:
+        """What each token adds to the text that they all spell; a letter of several tokens comes with the last."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        last = len(tokens) - 1
+        return [decoder.decode(self._read(token), final=place == last) for place, token in enumerate(tokens)]
+
+    def _read(self, token: int) -> bytes:
+        """A token's bytes, none for a number that the tokenizer does not know: a model may have more."""
+        if token not in self._read_tokens:
+            word = str(self._tokenizer.convert_ids_to_tokens(token) or "")
+            is_spelled = token not in self._tokenizer.added_tokens_decoder and all(letter in _BYTES for letter in word)
+            self._read_tokens[token] = bytes(_BYTES[letter] for letter in word) if is_spelled else word.encode()
+        return self._read_tokens[token]
 
     @cached_property
     def words(self) -> dict[int, bytes]:

@@ -163,14 +163,14 @@ def draw_shapes(
     draw = ImageDraw.Draw(picture)
     objects: list[Placed] = []
     for _ in range(int(rng.integers(1, most + 1))):
-        box = _free_box(rng, [placed.box for placed in objects])
+        box = free_box(rng, [placed.box for placed in objects])
         color, shape = str(rng.choice(list(COLORS))), str(rng.choice(list(SHAPES)))
         name = f"{color} {shape}"
         if box is None or any(placed.name == name for placed in objects):
             continue
         SHAPES[shape](draw, box, COLORS[color])
         objects.append(Placed(name, box))
-    box = _free_box(rng, [placed.box for placed in objects])
+    box = free_box(rng, [placed.box for placed in objects])
     if box is not None and rng.random() < blobs:
         _blob(rng)(draw, box, COLORS[str(rng.choice(list(COLORS)))])
         objects.append(Placed("", box))
@@ -182,7 +182,7 @@ def sample_scenes(count: int) -> list[Scene]:
     return [draw_shapes(np.random.default_rng(seed)) for seed in range(count)]
 
 
-def _free_box(rng: np.random.Generator, taken: list[Corners], tries: int = 20) -> Corners | None:
+def free_box(rng: np.random.Generator, taken: list[Corners], tries: int = 20) -> Corners | None:
     """A box of 16 to 45 % of the canvas's side that keeps clear of the taken ones; None where there is no room."""
     for _ in range(tries):
         width = int(rng.integers(36, 101))
@@ -204,7 +204,7 @@ def draw_screen(rng: np.random.Generator, *, icons: int = 5) -> Scene:
     draw = ImageDraw.Draw(picture)
     objects: list[Placed] = []
     for name in rng.permutation(list(ICONS))[:icons]:
-        box = _free_box(rng, [placed.box for placed in objects])
+        box = free_box(rng, [placed.box for placed in objects])
         if box is None:
             continue
         ICONS[name](draw, box, COLORS[str(rng.choice(list(COLORS)))])
