@@ -6,9 +6,10 @@ original pixels) and `report.html` (one self-contained page). One line of predic
     {"id": "7", "image": "../images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
      "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "boxes": [[460, 635, 513, 669]], "labels": [null],
      "scores": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
-     "truth": [[460, 635, 513, 669]], "truth_points": []}
+     "truth": [[460, 635, 513, 669]], "truth_points": [], "truth_labels": ["ghost"]}
 
 `image` is relative to the file, `iou` and `hit` (IoU 0.5 or more) are null unless there is exactly one target, a box.
+`truth_labels` are of `truth`, then of `truth_points`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,16 @@ import numpy as np
 from groundling.data.record import Record, Target, parse_json, record_to_json
 from groundling.dialect.answer import FLAWS, Answer
 from groundling.errors import RecordError
+from groundling.evaluation.detection import (
+    Detection,
+    detection_from_json,
+    detection_to_json,
+    measure_detection,
+    with_nan,
+)
 from groundling.evaluation.metrics import METRICS, Marks, Prediction, Scores, accuracy_curve, mark, measure
 from groundling.evaluation.plot import AXES, trace
+from groundling.evaluation.protocols import Headline, find_headline, find_protocol
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.page.page import View, around, embed, layer, open_or_none, whole, write_page
@@ -50,6 +59,15 @@ class Report:
     records_sha256: str
     versions: Mapping[str, str]  # of the packages that answered
     name: str = ""  # the page's heading
+    detection: Detection | None = None  # None where no target is a box
+    protocol: str | None = None  # a key of PROTOCOLS
+
+    @property
+    def headline(self) -> Headline | None:
+        """What the protocol reports; None without a protocol."""
+        if self.protocol is None:
+            return None
+        return find_headline(self.protocol, self.scores, self.detection, [one.record for one in self.predictions])
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -73,9 +91,11 @@ def build_report(
     contract: Mapping[str, Any],
     versions: Mapping[str, str],
     name: str = "",
+    protocol: str | None = None,
     seed: int = 0,
 ) -> Report:
     """Measure predictions."""
+    rules = find_protocol(protocol) if protocol else None
     return Report(
         scores=measure(predictions, seed=seed),
         predictions=list(predictions),
@@ -83,6 +103,13 @@ def build_report(
         records_sha256=hash_records(prediction.record for prediction in predictions),
         versions=versions,
         name=name,
+        detection=measure_detection(
+            predictions,
+            use_scores=rules is None or rules.use_scores,
+            as_said=rules is not None and rules.as_said,
+            seed=seed,
+        ),
+        protocol=protocol,
     )
 
 
@@ -146,11 +173,29 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "by_size": scores.by_size,
         "baselines": scores.baselines,
         "flaws": scores.flaws,
+        "count": {"error": scores.count_error, "excess": scores.count_excess},
+        "detection": None if report.detection is None else detection_to_json(report.detection),
+        "protocol": _headline_to_json(report.headline),
         "contract": report.contract,
         "records_sha256": report.records_sha256,
         "versions": report.versions,
     }
     return without_nan(value)
+
+
+def _headline_to_json(headline: Headline | None) -> dict[str, Any] | None:
+    if headline is None:
+        return None
+    protocol = find_protocol(headline.protocol)
+    return {
+        "name": headline.protocol,
+        "headline": headline.metric,
+        "value": headline.value,
+        "ci95": headline.ci95,
+        "n": headline.n,
+        "words": protocol.words,
+        "source": protocol.source,
+    }
 
 
 def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) -> dict[str, Any]:
@@ -172,6 +217,7 @@ def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) ->
         "seen": answer.seen.size_wh,
         "truth": prediction.truth.xyxy.tolist(),
         "truth_points": [target.point for target in record.targets if target.point is not None],
+        "truth_labels": [target.label for target in sorted(record.targets, key=lambda target: target.box is None)],
     }
     return without_nan(row)
 
@@ -189,7 +235,8 @@ def _relative(image: Path, folder: Path) -> str:
 def read_report(folder: str | Path) -> Report:
     """The report that `write_report` wrote; RecordError where the folder holds none, or a line is not one of its.
 
-    Labels and further keys of the records are not part of it; a picture may have gone and is then shown grey.
+    Further keys of the records are not part of it. Metrics that came later than the report are NaN. A picture may have
+    gone and is then shown grey.
     """
     folder = Path(folder)
     for name in ("report.json", "predictions.jsonl"):
@@ -209,6 +256,8 @@ def read_report(folder: str | Path) -> Report:
             records_sha256=value["records_sha256"],
             versions=value["versions"],
             name=value["name"],
+            detection=detection_from_json(value["detection"]) if value.get("detection") else None,
+            protocol=value["protocol"]["name"] if value.get("protocol") else None,
         )
     except (RecordError, KeyError, TypeError) as error:
         raise RecordError(f"{path}: not a report of groundling ({_reason(error)}); evaluate again") from None
@@ -216,18 +265,16 @@ def read_report(folder: str | Path) -> Report:
 
 def _scores_from_json(value: dict[str, Any]) -> Scores:
     counts = {key: int(value[key]) for key in ("n", "n_single", "n_negative", "n_point")}
+    ci95 = {name: tuple(with_nan(dict(enumerate(ends))).values()) for name, ends in value["ci95"].items()}
     return Scores(
         **counts,
-        metrics=_with_nan(value["metrics"]),
-        ci95={name: tuple(_with_nan(dict(enumerate(ends))).values()) for name, ends in value["ci95"].items()},  # type: ignore[misc]
-        by_size={name: _with_nan(row) for name, row in value["by_size"].items()},
-        baselines={name: _with_nan(row) for name, row in value["baselines"].items()},
+        metrics=dict.fromkeys(METRICS, math.nan) | with_nan(value["metrics"]),
+        ci95=dict.fromkeys(METRICS, (math.nan, math.nan)) | ci95,
+        by_size={name: with_nan(row) for name, row in value["by_size"].items()},
+        baselines={name: with_nan(row) for name, row in value["baselines"].items()},
         flaws=value["flaws"],
+        **{f"count_{key}": number for key, number in with_nan(value.get("count", {})).items()},
     )
-
-
-def _with_nan(row: dict[Any, Any]) -> dict[Any, Any]:
-    return {key: math.nan if number is None else number for key, number in row.items()}
 
 
 def _read_line(raw: bytes, file: Path, line: int) -> Prediction:
@@ -243,8 +290,13 @@ def _reason(error: Exception) -> str:
 
 def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Prediction:
     original = Frame(value["width"], value["height"])
-    boxes = [Target(box=tuple(box)) for box in value["truth"]]
-    points = [Target(point=tuple(point)) for point in value["truth_points"]]
+    count = len(value["truth"])
+    labels = value.get("truth_labels") or [None] * (count + len(value["truth_points"]))
+    boxes = [Target(tuple(box), label=label) for box, label in zip(value["truth"], labels[:count], strict=True)]
+    points = [
+        Target(point=tuple(point), label=label)
+        for point, label in zip(value["truth_points"], labels[count:], strict=True)
+    ]
     record = Record(
         question=value["question"],
         image=None if value["image"] is None else file.parent / value["image"],
