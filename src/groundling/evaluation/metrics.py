@@ -261,6 +261,12 @@ def mark(predictions: Sequence[Prediction]) -> Marks:
     return Marks(*sums, pictures=np.array([numbers[name] for name in names], dtype=np.intp))
 
 
+def worth_showing(predictions: Sequence[Prediction]) -> list[str]:
+    """METRICS, but those of points only where a target or an answer is one."""
+    points = any(one.has_points or len(one.answer.points) for one in predictions)
+    return [name for name in METRICS if points or not name.startswith("point_")]
+
+
 def name_all(predictions: Sequence[Prediction], *, as_said: bool = False) -> list[Named]:
     """The classes of all boxes, in order; see `classes.name_boxes`."""
     return name_boxes([one.record for one in predictions], [one.answer for one in predictions], as_said=as_said)

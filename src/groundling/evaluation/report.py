@@ -29,13 +29,23 @@ from groundling.data.record import Record, Target, parse_json, record_to_json
 from groundling.dialect.answer import FLAWS, Answer
 from groundling.errors import RecordError
 from groundling.evaluation.detection import (
+    ClassScores,
     Detection,
     detection_from_json,
     detection_to_json,
     measure_detection,
     with_nan,
 )
-from groundling.evaluation.metrics import METRICS, Marks, Prediction, Scores, accuracy_curve, mark, measure
+from groundling.evaluation.metrics import (
+    METRICS,
+    Marks,
+    Prediction,
+    Scores,
+    accuracy_curve,
+    mark,
+    measure,
+    worth_showing,
+)
 from groundling.evaluation.plot import AXES, trace
 from groundling.evaluation.protocols import Headline, find_headline, find_protocol
 from groundling.geometry.boxes import Boxes, Points
@@ -46,6 +56,7 @@ _SHOWN = 20  # pictures of each part of the gallery
 _LEAST_CLOSE_UP = 0.1  # of each side of the picture
 _MOST_CLOSE_UP = 0.25  # of its area; boxes that need more are large enough in the whole picture
 _CLOSE_UP_ASPECT = 2.5  # of the strip below a picture, as the page's style has it
+_MOST_CLASSES = 60  # rows of the table in the page; all are in report.json
 _MAX_TEXT = 600  # characters of a raw answer in the page; all of it is in predictions.jsonl
 
 
@@ -68,6 +79,19 @@ class Report:
         if self.protocol is None:
             return None
         return find_headline(self.protocol, self.scores, self.detection, [one.record for one in self.predictions])
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that were measured and tell something: of points only where there is one, and the headline."""
+        names = worth_showing(self.predictions)
+        headline = find_protocol(self.protocol).headline if self.protocol else None
+        return [name for name in METRICS if name in (*names, headline) and not math.isnan(self.metrics[name])]
+
+    @property
+    def detects(self) -> bool:
+        """Whether the numbers of detection tell something: some question has several boxes to find, or classes."""
+        several = any(len(one.truth) > 1 for one in self.predictions)
+        return self.detection is not None and (several or len(self.detection.classes) > 1 or self.protocol == "odinw")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -357,7 +381,12 @@ def _write_html(report: Report, marks: Marks, path: Path) -> None:
         report=report,
         scores=scores,
         pictures=len(set(marks.pictures.tolist())),
-        rows=[_row(scores, name) for name in METRICS if not math.isnan(scores.metrics[name])],
+        rows=[_row(scores, name) for name in report.shown],
+        headline=report.headline,
+        rules=find_protocol(report.protocol) if report.protocol else None,
+        detection=report.detection if report.detects else None,
+        classes=_worst_first(report.detection.classes) if report.detection else [],
+        most_classes=_MOST_CLASSES,
         lines=[line] if line else [],
         axes=AXES,
         parts=_gallery(report.predictions, marks.standing),
@@ -373,6 +402,11 @@ def _in_words(value: Any) -> str:
 def _row(scores: Scores, name: str) -> Row:
     baselines = [(baseline, values[name]) for baseline, values in scores.baselines.items() if name in values]
     return Row(name, METRICS[name], scores.metrics[name], *scores.ci95[name], baselines)
+
+
+def _worst_first(classes: Sequence[ClassScores]) -> list[ClassScores]:
+    """By AP, then F1; those without a target at the end."""
+    return sorted(classes, key=lambda each: (math.isnan(each.ap), each.ap, each.f1, each.label))
 
 
 def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Part]:
