@@ -204,13 +204,11 @@ def _average_precision(
     from faster_coco_eval import COCO, COCOeval_faster
 
     classes = int(truth.labels.max()) + 1
-    is_judged = answered.labels < classes  # no target, no AP
-    answered = _Side._make(column[is_judged] for column in answered)
     true_places, answered_places = _places(truth, answered, order)
     places = max(true_places.max(), answered_places.max(initial=0)) + 1
     outline = {
         "images": [{"id": place} for place in range(int(places))],
-        "categories": [{"id": number, "name": str(number)} for number in range(classes)],
+        "categories": [{"id": number, "name": str(number)} for number in range(classes)],  # no target, no AP
     }
     true = COCO(outline | {"annotations": _annotations(truth, true_places)})
     found = COCO(outline | {"annotations": _annotations(answered, answered_places)})

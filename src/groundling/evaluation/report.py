@@ -389,7 +389,7 @@ def _write_html(report: Report, marks: Marks, path: Path) -> None:
         most_classes=_MOST_CLASSES,
         lines=[line] if line else [],
         axes=AXES,
-        parts=_gallery(report.predictions, marks.standing),
+        parts=_gallery(report.predictions, _to_sort_by(report.predictions, marks)),
         flaw_words=FLAWS,
         contract={key: _in_words(value) for key, value in report.contract.items()},
     )
@@ -409,9 +409,19 @@ def _worst_first(classes: Sequence[ClassScores]) -> list[ClassScores]:
     return sorted(classes, key=lambda each: (math.isnan(each.ap), each.ap, each.f1, each.label))
 
 
+def _to_sort_by(predictions: Sequence[Prediction], marks: Marks) -> np.ndarray:
+    """(N,) the standing of each prediction; the F1 of its points where points are to be found or were answered."""
+    points = np.array([one.has_points or _answers_points(one) for one in predictions], dtype=bool)
+    return np.where(points, marks.column("point_f1"), marks.standing)
+
+
+def _answers_points(prediction: Prediction) -> bool:
+    return len(prediction.answer.points) > 0 and not len(prediction.answer.boxes)
+
+
 def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Part]:
-    """Worst, spread evenly between, and best; all of them where they are few. Questions for points are left out."""
-    order = [index for index in np.argsort(standing, kind="stable").tolist() if not math.isnan(standing[index])]
+    """Worst, spread evenly between, and best; all of them where they are few."""
+    order = np.argsort(standing, kind="stable").tolist()
     if len(order) <= 3 * _SHOWN:
         chosen = {"All questions, worst first": order}
     else:
@@ -432,7 +442,8 @@ def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Pa
 def _card(prediction: Prediction, standing: float, number: int) -> Card:
     original, image = prediction.original, open_or_none(prediction.record.image)
     shown = [prediction.truth, prediction.answer.boxes]
-    layers = [layer("answer", shown[1]), layer("truth", shown[0])]
+    points = Points([target.point for target in prediction.record.targets if target.point is not None], original)
+    layers = [layer("answer", shown[1], prediction.answer.points), layer("truth", shown[0], points)]
     regions = [whole(original)]
     near = around(shown, original, least=_LEAST_CLOSE_UP, aspect=_CLOSE_UP_ASPECT)
     if near.width * near.height <= _MOST_CLOSE_UP * original.area:
@@ -449,6 +460,7 @@ def _card(prediction: Prediction, standing: float, number: int) -> Card:
 def _verdict(prediction: Prediction, standing: float) -> str:
     if prediction.record.is_negative:
         return "rightly none" if standing else "none to find"
-    if not len(prediction.answer.boxes):
-        return "no box"
-    return f"IoU {standing:.2f}" if prediction.is_single else f"F1 {standing:.2f}"
+    if not len(prediction.answer.boxes) and not len(prediction.answer.points):
+        return "no point" if prediction.has_points else "no box"
+    is_overlap = prediction.is_single and not _answers_points(prediction)
+    return f"IoU {standing:.2f}" if is_overlap else f"F1 {standing:.2f}"
