@@ -366,6 +366,10 @@ def evaluate(
         _say(f"{general} records are general instructions, without boxes to score, and are left out")
     if general == len(kept):
         raise RecordError(f"no record of {records} can be scored")
+    if protocol is not None:
+        from groundling.evaluation.protocols import refuse_protocol
+
+        refuse_protocol(protocol, kept)  # before a model is loaded
     folder = to or Path("evaluations") / f"{'-'.join(Path(model).parts[-2:]).strip('/.')}-{records.stem}"
     with _quiet_libraries():
         from groundling.evaluation.evaluate import evaluate

@@ -64,7 +64,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "screenspot": Protocol(
         headline="point_hit",
         words="the first point of each answer, or the middle of its first box, lies in the target",
-        source="ScreenSpot, arXiv 2401.10935, section 4; ScreenSpot-Pro, arXiv 2504.07981",
+        source="ScreenSpot, arXiv 2401.10935; ScreenSpot-Pro, arXiv 2504.07981",
         wants="exactly one target",
         fits=_has_one_target,
     ),
