@@ -138,6 +138,17 @@ def test_answers_where_nothing_is_to_be_found_lower_the_precision():
     assert found.f1["f1@0.5"] == pytest.approx(2 * 6 / (6 + 8))
 
 
+def test_hundreds_of_rare_classes_beside_a_common_one_each_earn_their_own():
+    rare = [[(f"rare {row}", BOX), ("common", FAR)] for row in range(450)]
+    found = detect(*(predict(truth, truth[row % 2 :], name=str(row)) for row, truth in enumerate(rare)))
+
+    assert len(found.classes) == 451
+    assert found.map == pytest.approx((225 + 1) / 451), "every other rare one is missed"
+    assert [each.ap for each in found.classes if each.label in ("common", "rare 0", "rare 1")] == pytest.approx(
+        [1, 1, 0]
+    )
+
+
 def test_sizes_are_of_the_targets_in_pixels_and_in_shares():
     # 20 x 20 pixels are small for COCO, and large in a picture of 40 x 40.
     small, picture = [("cat", [0, 0, 20, 20])], Frame(40, 40)

@@ -11,7 +11,7 @@ by a hash of each question, and `orders` tells what other orders give.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from groundling.geometry.boxes import Boxes, iou
 MAX_BOXES = 100  # of one class to one question that AP looks at, the best first, as COCO
 AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}  # square pixels, COCO's
 ORDERS = 10
+_CLASSES_AT_ONCE = 200  # to bound memory: COCO keeps 101 precisions of each at every IoU and size
 MOST_BOXES_REORDERED = 10_000  # true and answered; AP of a larger set depends little on its order, and takes seconds
 
 
@@ -201,18 +202,42 @@ def _average_precision(
 
     `order` is (Q,): the rank of each question, by which boxes of one score are ranked.
     """
+    places = _places(truth, answered, order)
+    counts = np.zeros(int(truth.labels.max()) + 1, dtype=np.intp)  # pictures of each class, in COCO's terms
+    for side, side_places in zip((truth, answered), places, strict=True):
+        is_judged = side.labels < len(counts)  # no target, no AP
+        np.maximum.at(counts, side.labels[is_judged], side_places[is_judged] + 1)
+    precision = np.full((len(IOUS), len(counts), 1 + len(sizes)), np.nan)
+    for labels in _alike(counts):
+        outline = {
+            "images": [{"id": place} for place in range(counts[labels].max())],
+            "categories": [{"id": label, "name": str(label)} for label in labels.tolist()],
+        }
+        sides = [
+            outline | {"annotations": _annotations(side, side_places, np.isin(side.labels, labels))}
+            for side, side_places in zip((truth, answered), places, strict=True)
+        ]
+        precision[:, labels] = _run_coco(sides[0], sides[1], sizes)
+    return precision
+
+
+def _alike(counts: np.ndarray) -> Iterator[np.ndarray]:
+    """The classes in groups of about as many pictures, to within a factor of two; (K,) are the pictures of each.
+
+    COCO looks for every class in every picture, mostly to find nothing: a frequent class among thousands of rare ones
+    would cost millions of looks.
+    """
+    levels = np.ceil(np.log2(counts))
+    for level in np.unique(levels):
+        labels = np.flatnonzero(levels == level)
+        yield from np.array_split(labels, math.ceil(len(labels) / _CLASSES_AT_ONCE))
+
+
+def _run_coco(truth: dict[str, Any], answered: dict[str, Any], sizes: Mapping[str, tuple[float, float]]) -> np.ndarray:
+    """(T, K, 1 + sizes) AP of two data sets in COCO's form."""
     from faster_coco_eval import COCO, COCOeval_faster
 
-    classes = int(truth.labels.max()) + 1
-    true_places, answered_places = _places(truth, answered, order)
-    places = max(true_places.max(), answered_places.max(initial=0)) + 1
-    outline = {
-        "images": [{"id": place} for place in range(int(places))],
-        "categories": [{"id": number, "name": str(number)} for number in range(classes)],  # no target, no AP
-    }
-    true = COCO(outline | {"annotations": _annotations(truth, true_places)})
-    found = COCO(outline | {"annotations": _annotations(answered, answered_places)})
-    evaluation = COCOeval_faster(true, found, "bbox")
+    evaluation = COCOeval_faster(COCO(truth), COCO(answered), "bbox")
     evaluation.params.areaRng = [[0, math.inf], *map(list, sizes.values())]
     evaluation.params.areaRngLbl = ["all", *sizes]
     evaluation.params.maxDets = [MAX_BOXES]
@@ -225,8 +250,7 @@ def _average_precision(
 def _places(truth: _Side, answered: _Side, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(N,), (M,) the picture's number of each box in COCO's terms: its question's rank among those of its class.
 
-    COCO looks for every class in every picture, mostly to find nothing. Classes do not meet, so the pictures of each
-    are numbered by themselves, and few numbers are needed.
+    Classes do not meet, so the pictures of each are numbered by themselves, and few numbers are needed.
     """
     keys = [side.labels * len(order) + order[side.questions] for side in (truth, answered)]
     cells = np.unique(np.concatenate(keys))  # class by class, the questions of each in order
@@ -235,10 +259,10 @@ def _places(truth: _Side, answered: _Side, order: np.ndarray) -> tuple[np.ndarra
     return first, second
 
 
-def _annotations(side: _Side, places: np.ndarray) -> list[dict[str, Any]]:
-    """In COCO's form: left, top, width, height."""
+def _annotations(side: _Side, places: np.ndarray, chosen: np.ndarray) -> list[dict[str, Any]]:
+    """The (N,) chosen boxes in COCO's form: left, top, width, height."""
     xywh = np.hstack([side.xyxy[:, :2], side.xyxy[:, 2:] - side.xyxy[:, :2]])
-    columns = (column.tolist() for column in (places, side.labels, xywh, side.areas, side.scores))
+    columns = (column[chosen].tolist() for column in (places, side.labels, xywh, side.areas, side.scores))
     keys = ("image_id", "category_id", "bbox", "area", "score")
     return [
         {"id": number, "iscrowd": 0} | dict(zip(keys, row, strict=True))
