@@ -267,6 +267,22 @@ def test_evaluate_leaves_bad_records_out_and_says_so(call: Call, tmp_path: Path)
     assert (tmp_path / "both" / "comparison.html").is_file()
 
 
+def test_evaluate_reports_as_a_protocol_does(call: Call, tmp_path: Path) -> None:
+    records = PICTURES / "records.jsonl"
+    words = ["evaluate", "tiny", records, "--to", tmp_path / "report", "--max-new-tokens", 40, "--protocol"]
+    ended = call(*words, "odinw")
+    assert ended.code == 0
+    value = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    assert value["protocol"]["headline"] == "map" and value["protocol"]["value"] == value["detection"]["map"]
+    *_, last = ended.out.splitlines()
+    assert last.startswith(f"odinw: map {value['detection']['map']:.3f} over 9 questions (ODinW-13 as in Qwen3-VL, ")
+    assert any(line.startswith("map50 ") for line in ended.out.splitlines())
+
+    ended = call(*words, "coco")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "error: no protocol 'coco'; expected refcoco, odinw, screenspot, pointing\n"
+
+
 def test_predict_answers_for_a_folder_in_original_pixels(call: Call, tmp_path: Path) -> None:
     folder = broken_records(tmp_path / "data").parent / "images"
     words = ["predict", "tiny", folder, "--ask", "the cup", "--ask", "the cat", "--draw", tmp_path / "drawn", "--json"]

@@ -352,6 +352,9 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 16,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens of one answer, at most")] = 512,
     free: FreeAnswers = False,
+    protocol: Annotated[
+        str | None, typer.Option(help="report as a benchmark does: refcoco, odinw, screenspot or pointing")
+    ] = None,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
     max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
@@ -372,6 +375,10 @@ def evaluate(
         _say(f"{general} records are general instructions, without boxes to score, and are left out")
     if general == len(kept):
         raise RecordError(f"no record of {records} can be scored")
+    if protocol is not None:
+        from groundling.evaluation.protocols import refuse_protocol
+
+        refuse_protocol(protocol, kept)  # before a model is loaded
     folder = to or Path("evaluations") / f"{'-'.join(Path(model).parts[-2:]).strip('/.')}-{records.stem}"
     with _quiet_libraries():
         from groundling.evaluation.evaluate import evaluate
@@ -387,6 +394,7 @@ def evaluate(
                 max_new_tokens=max_new_tokens,
                 free=free,
                 max_pixels=limit,
+                protocol=protocol,
                 progress=progress,
             )
     print(json.dumps(report_to_json(report), ensure_ascii=False) if as_json else _describe_scores(report))
@@ -498,24 +506,45 @@ def _load(model: str, max_tokens: int | None) -> Any:
 
 
 def _describe_scores(report: Any) -> str:
-    lines = [f"{'metric':12} {'value':>7}  95 % interval"]
-    for name, value in report.metrics.items():
-        if value == value:  # NaN: applies to no record
-            low, high = report.ci95[name]
-            interval = f"{low:.3f} to {high:.3f}" if low == low else "none from one picture"
-            lines.append(f"{name:12} {value:7.3f}  {interval}")
+    lines = [f"{'metric':15} {'value':>7}  95 % interval"]
+    for name in report.shown:
+        low, high = report.ci95[name]
+        interval = f"{low:.3f} to {high:.3f}" if low == low else "none from one picture"
+        lines.append(f"{name:15} {report.metrics[name]:7.3f}  {interval}")
     for name, scores in report.scores.baselines.items():
-        lines.append(f"{name + ' box':12} {scores['acc@0.5']:7.3f}  acc@0.5 of a model that sees nothing")
-    return "\n".join([*lines, f"{report.scores.n} questions"])
+        if scores["acc@0.5"] == scores["acc@0.5"]:
+            lines.append(f"{name + ' box':15} {scores['acc@0.5']:7.3f}  acc@0.5 of a model that sees nothing")
+    lines += _describe_detection(report) if report.detects else []
+    lines.append(f"{report.scores.n} questions")
+    if report.headline is not None:
+        lines.append(_describe_headline(report.headline))
+    return "\n".join(lines)
+
+
+def _describe_detection(report: Any) -> list[str]:
+    found = report.detection
+    ranked = "ranked by the answers' scores" if found.scored else "every box at 1.0"
+    orders = found.orders
+    luck = f"; {orders.mean:.3f} +- {orders.sd:.3f} over {orders.n} orders" if orders else ""
+    values = {"map": f"COCO's AP, {ranked}{luck}", "map50": "the same at IoU 0.5", "map75": "the same at IoU 0.75"}
+    return [f"{name:15} {getattr(found, name):7.3f}  {words}" for name, words in values.items()]
+
+
+def _describe_headline(headline: Any) -> str:
+    from groundling.evaluation.protocols import find_protocol
+
+    low, high = headline.ci95
+    interval = f" [{low:.3f}, {high:.3f}]" if low == low else ""
+    asked = f"{headline.n} questions ({find_protocol(headline.protocol).source})"
+    return f"{headline.protocol}: {headline.metric} {headline.value:.3f}{interval} over {asked}"
 
 
 def _describe_changes(found: Any) -> str:
-    lines = [f"{'metric':12} {'before':>7} {'after':>7} {'change':>7}  95 % interval      p"]
-    for name, change in found.metrics.items():
-        if change.before == change.before:
-            low, high = change.ci95
-            numbers = f"{change.before:7.3f} {change.after:7.3f} {change.difference:+7.3f}"
-            lines.append(f"{name:12} {numbers}  {low:+.3f} to {high:+.3f}  {change.p:.4f}")
+    lines = [f"{'metric':15} {'before':>7} {'after':>7} {'change':>7}  95 % interval      p"]
+    for name, change in found.shown.items():
+        low, high = change.ci95
+        numbers = f"{change.before:7.3f} {change.after:7.3f} {change.difference:+7.3f}"
+        lines.append(f"{name:15} {numbers}  {low:+.3f} to {high:+.3f}  {change.p:.4f}")
     return "\n".join([*lines, found.verdict])
 
 

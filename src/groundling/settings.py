@@ -43,7 +43,23 @@ Part = Literal["vision", "merger", "language"]
 Engine = Literal["ddp", "zero2", "zero3", "fsdp2"]
 Tracker = Literal["swanlab", "wandb", "tensorboard", "trackio"]
 Metric = Literal[
-    "acc@0.5", "acc@0.75", "acc@0.9", "miou", "center_hit", "f1@0.5", "f1@0.75", "none_recall", "parse_rate"
+    "acc@0.5",
+    "acc@0.75",
+    "acc@0.9",
+    "miou",
+    "center_hit",
+    "f1@0.5",
+    "f1@0.75",
+    "f1@miou",
+    "recall@0.5",
+    "label_f1@0.5",
+    "point_hit",
+    "point_f1",
+    "point_precision",
+    "point_recall",
+    "count_exact",
+    "none_recall",
+    "parse_rate",
 ]
 
 

@@ -143,6 +143,25 @@ def test_comparison_json_has_a_key_for_each_metric(tmp_path: Path):
     assert (value["matched"], value["unmatched"]) == (2, {"before": 0, "after": 0})
 
 
+def test_points_are_compared_where_there_are_any(tmp_path: Path):
+    def point(number: int, is_hit: bool) -> Prediction:
+        record = Record("the nose", Path(f"{number}.jpg"), (Target(point=(20, 20)),), id=str(number))
+        points = Points([(20, 20) if is_hit else (80, 80)], PHOTO)
+        return Prediction(record, Answer(Boxes([], PHOTO), points, [None], "", None, PHOTO), PHOTO)
+
+    def points(hits: list[bool]) -> Report:
+        predictions = [point(number, is_hit) for number, is_hit in enumerate(hits)]
+        return build_report(predictions, contract={}, versions={}, name="run")
+
+    found = compare(points([False] * 20), points([True] * 20))
+
+    assert found.verdict.startswith("better: point_f1 +1.00")
+    assert {"point_f1", "point_hit", "count_exact"} <= set(found.shown) and "f1@0.5" not in found.shown
+    boxes = compare(report([True, False]), report([True, True]))
+    assert not math.isnan(boxes.metrics["point_f1"].difference)
+    assert not any(name.startswith("point_") for name in boxes.shown)
+
+
 def test_the_page_shows_gains_losses_and_the_rest(tmp_path: Path):
     question = "<img src=x onerror=alert(1)></script>"
     before = report([True, False, False, True], question=question)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import answered
 import numpy as np
 import pytest
 
@@ -14,10 +15,10 @@ from groundling.dialect.answer import Answer
 from groundling.errors import FrameError
 from groundling.evaluation.metrics import (
     METRICS,
+    OF_THE_ANSWERED,
     Marks,
     Prediction,
     accuracy_curve,
-    count_pairs,
     intervals,
     mark,
     measure,
@@ -56,7 +57,9 @@ def predict(
 def test_perfect_answers_earn_everything():
     scores = measure([predict([BOX], [BOX]), predict([], [])])
 
-    assert scores.metrics == {name: 1.0 for name in METRICS}
+    without_labels = [name for name in METRICS if not name.startswith("label_")]
+    assert {name: scores.metrics[name] for name in without_labels} == dict.fromkeys(without_labels, 1.0)
+    assert (scores.count_error, scores.count_excess) == (0, 0)
     assert (scores.n, scores.n_single, scores.n_negative) == (2, 1, 1)
 
 
@@ -117,15 +120,6 @@ def test_nothing_to_find_wants_no_box_and_no_flaw():
     assert math.isnan(scores.metrics["acc@0.5"])
 
 
-def test_matching_is_optimal_where_a_greedy_one_is_not():
-    # The first truth overlaps both answers, best the first; the second truth overlaps the first answer only.
-    overlaps = np.array([[0.9, 0.6], [0.7, 0.1]])
-
-    assert count_pairs(overlaps, 0.5) == 2
-    assert count_pairs(overlaps, 0.75) == 1
-    assert count_pairs(np.zeros((0, 3)), 0.5) == count_pairs(np.zeros((2, 3)), 0.5) == 0
-
-
 def test_two_answers_cannot_share_one_target():
     scores = measure([predict([BOX, [500, 500, 600, 600]], [BOX, BOX])])
 
@@ -133,12 +127,122 @@ def test_two_answers_cannot_share_one_target():
     assert scores.n_single == 0
 
 
-def test_points_count_for_parsing_alone():
+def test_questions_for_points_have_no_part_in_the_metrics_of_boxes():
     scores = measure([predict([], [BOX], point=(5, 5)), predict([BOX], [], point=(5, 5), flaw="no_boxes")])
 
     assert (scores.n, scores.n_single, scores.n_negative, scores.n_point) == (2, 0, 0, 2)
     assert scores.metrics["parse_rate"] == 0.5
-    assert all(math.isnan(value) for name, value in scores.metrics.items() if name != "parse_rate")
+    of_boxes = ("acc@", "miou", "center_hit", "f1@", "precision@", "recall@", "label_")
+    assert all(math.isnan(value) for name, value in scores.metrics.items() if name.startswith(of_boxes))
+
+
+def test_f1_over_all_ious_is_the_mean_of_ten():
+    # IoU 0.6 reaches 0.5, 0.55 and 0.6; the second answer is nowhere: f1 is 2 x 1 / (1 + 2) there, and 0 at the others.
+    scores = measure([predict([BOX], [[150.0, 100.0, 350.0, 200.0], [800, 800, 900, 900]])])
+
+    assert scores.metrics["f1@miou"] == pytest.approx(0.3 * 2 / 3)
+    assert scores.metrics["precision@0.5"] == 0.5
+    assert scores.metrics["recall@0.5"] == 1
+
+
+def test_labels_count_where_a_question_asks_for_several_classes():
+    far = [500.0, 500.0, 600.0, 600.0]
+    right = answered.predict([("cat", BOX), ("dog", far)], [("Cat", BOX), ("dog", far)])
+    swapped = answered.predict([("cat", BOX), ("dog", far)], [("dog", BOX), ("cat", far), ("cat", BOX)])
+    one_class = answered.predict([("cat", BOX)], [("dog", BOX)], question="cats")
+
+    scores = measure([right, swapped, one_class])
+
+    assert scores.metrics["label_f1@0.5"] == pytest.approx(2 * (2 + 1) / (4 + 2 + 3)), "the last has no part in it"
+    assert scores.metrics["f1@0.5"] == pytest.approx(2 * (2 + 2 + 1) / (5 + 2 + 3 + 1))
+
+
+def test_counts_are_of_boxes_and_points():
+    far = [500.0, 500.0, 600.0, 600.0]
+    predictions = [
+        predict([BOX, far], [far, far]),  # 2 of 2, wherever they are
+        predict([BOX], [BOX, far, far]),  # 2 too many
+        predict([BOX, far], []),  # 2 too few
+        predict([], []),  # none of none
+        predict([], [], flaw="no_boxes"),  # none, but it did not say so
+    ]
+
+    scores = measure(predictions)
+
+    assert scores.metrics["count_exact"] == 2 / 5
+    assert (scores.count_error, scores.count_excess) == (4 / 5, 0)
+
+
+def test_none_is_said_rightly_or_wrongly():
+    predictions = [
+        predict([], []),
+        predict([], [BOX]),
+        predict([BOX], []),
+        predict([BOX], []),
+        predict([BOX], [], flaw="no_boxes"),
+        predict([BOX], [BOX]),
+    ]
+
+    scores = measure(predictions)
+
+    assert scores.metrics["none_recall"] == 1 / 2
+    assert scores.metrics["none_precision"] == pytest.approx(1 / 3), "said of three, true of one"
+    assert math.isnan(measure(predictions[4:]).metrics["none_precision"]), "nobody said so"
+
+
+def test_silence_has_all_but_the_metrics_of_what_was_answered():
+    silent = [predict([BOX], [], flaw="empty"), answered.predict([("a", BOX), ("b", BOX)], [], flaw="empty")]
+    silent += [predict([], [], flaw="empty")]
+
+    metrics = measure(silent).metrics
+
+    assert {name for name, value in metrics.items() if math.isnan(value)} == set(OF_THE_ANSWERED)
+
+
+# ---- points ----------------------------------------------------------------------------------------------------
+
+
+def test_points_earn_by_question():
+    nose, ear, far = ("nose", [500, 500]), ("ear", [600, 500]), ("far", [10, 10])
+    predictions = [
+        answered.predict([nose, ear], [ear, nose]),  # both: F1 1
+        answered.predict([nose, ear], [nose, far, far]),  # P 1/3, R 1/2, F1 2/5
+        answered.predict([nose], [far]),  # nothing
+        answered.predict([], []),  # all of nothing
+        answered.predict([], [far]),  # and nothing of it
+    ]
+
+    scores = measure(predictions)
+
+    assert scores.metrics["point_f1"] == pytest.approx((1 + 2 / 5 + 0 + 1 + 0) / 5)
+    assert scores.metrics["point_precision"] == pytest.approx((1 + 1 / 3 + 0 + 1 + 0) / 5)
+    assert scores.metrics["point_recall"] == pytest.approx((1 + 1 / 2 + 0 + 1 + 0) / 5)
+    assert scores.metrics["point_hit"] == 0, "of the one question with one target"
+
+
+@pytest.mark.parametrize(
+    ("place", "hit"),
+    [
+        ([("mug", [100.0, 100.0])], 1),  # half-open, as boxes are
+        ([("mug", [300.0, 150.0])], 0),
+        ([("mug", [190.0, 140.0, 210.0, 160.0])], 1),  # the middle of a box
+        ([("mug", [0.0, 0.0, 150.0, 150.0])], 0),  # (75, 75)
+        ([("mug", [500.0, 500.0]), ("mug", [200.0, 150.0])], 0),  # the first counts
+        ([("mug", [500.0, 500.0, 600.0, 600.0]), ("mug", [200.0, 150.0])], 1),  # a point goes before a box
+        ([], 0),
+    ],
+)
+def test_a_point_hits_the_box_that_it_lies_in(place: list[answered.Labelled], hit: int):
+    assert measure([answered.predict([("mug", BOX)], place)]).metrics["point_hit"] == hit
+
+
+@pytest.mark.parametrize(("x", "hit"), [(500, 1), (600, 1), (601, 0)])
+def test_a_point_hits_a_point_within_a_twentieth_of_the_longer_side(x: int, hit: int):
+    metrics = measure(
+        [answered.predict([("nose", [500, 500])], [("nose", [x, 500])], original=Frame(1000, 2000))]
+    ).metrics
+
+    assert metrics["point_hit"] == metrics["point_f1"] == hit
 
 
 def test_nothing_measured_is_nan_everywhere():

@@ -120,6 +120,71 @@ def test_reports_from_before_there_was_a_score_of_none_are_read(folder: Path, tm
     assert [one.answer.none_score for one in read_report(tmp_path).predictions] == [None] * 4
 
 
+def test_labels_of_the_truth_survive_in_the_order_of_boxes_and_points(tmp_path: Path):
+    targets = (
+        Target(point=(3, 4), label="nose"),
+        Target(box=(0, 0, 9, 9), label="cat"),
+        Target(point=(5, 6)),
+        Target(box=(20, 0, 29, 9)),
+    )
+    record = Record("all of it", tmp_path / "a.jpg", targets, id="1")
+    write_report(build_report([Prediction(record, answer_text("[]"), PHOTO)], contract={}, versions={}), tmp_path)
+
+    (line,) = (tmp_path / "predictions.jsonl").read_text("utf-8").splitlines()
+    again = read_report(tmp_path).predictions[0].record.targets
+
+    assert json.loads(line)["truth_labels"] == ["cat", None, "nose", None]
+    assert again == (targets[1], targets[3], targets[0], targets[2])
+
+
+def test_a_report_from_before_labels_and_detection_is_read(folder: Path):
+    value = json.loads((folder / "report.json").read_text("utf-8"))
+    later = {"detection", "protocol", "count"}
+    value = {key: part for key, part in value.items() if key not in later}
+    value["metrics"] = {"acc@0.5": 1.0}
+    value["ci95"] = {"acc@0.5": [0.5, 1.0]}
+    (folder / "report.json").write_text(json.dumps(value), encoding="utf-8")
+    lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text("utf-8").splitlines()]
+    for line in lines:
+        del line["truth_labels"]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+    again = read_report(folder)
+
+    assert (again.metrics["acc@0.5"], again.ci95["acc@0.5"]) == (1, (0.5, 1))
+    assert math.isnan(again.metrics["f1@miou"]) and math.isnan(again.scores.count_error)
+    assert again.detection is None and again.headline is None and again.shown == ["acc@0.5"]
+    assert again.predictions[0].record.targets[0].label is None
+    write_report(again, folder)
+
+
+def test_classes_stand_in_the_page_the_worst_first(tmp_path: Path):
+    def one(label: str, found: bool, number: int) -> Prediction:
+        record = Record("all", None, (Target(box=(0, 0, 50, 50), label=label),), id=str(number))
+        text = json.dumps([{"bbox_2d": [0, 0, 49, 42] if found else [99, 0, 120, 9], "label": label}])
+        return Prediction(record, answer_text(text), PHOTO)
+
+    predictions = [one("cat", True, 0), one("dog", False, 1), one(NASTY, True, 2), one("dog", True, 3)]
+    write_report(build_report(predictions, contract={}, versions={}), tmp_path)
+
+    page = (tmp_path / "report.html").read_text("utf-8")
+    table = page[page.index("class, worst first") :]
+
+    assert table.index("<td>dog</td>") < table.index("<td>cat</td>")
+    assert "&lt;img src=x onerror=alert(1)&gt;" in table and "<img" not in page
+    assert "every box at 1.0" in page and "10 random orders" in page
+
+
+def test_detection_stands_in_the_page_where_it_tells_something(folder: Path, tmp_path: Path):
+    assert "<h2>Detection</h2>" in (folder / "report.html").read_text("utf-8"), "record 3 has two targets"
+    one = read_report(folder).predictions[0]
+    write_report(build_report([one], contract={}, versions={}), tmp_path)
+
+    page = (tmp_path / "report.html").read_text("utf-8")
+
+    assert "<h2>Detection</h2>" not in page and "point_f1" not in page
+
+
 def test_the_page_fetches_nothing_and_runs_nothing(folder: Path):
     page = (folder / "report.html").read_text("utf-8")
 
@@ -127,6 +192,24 @@ def test_the_page_fetches_nothing_and_runs_nothing(folder: Path):
     assert not re.search(r"@import|url\(", page)
     assert "<script" not in page
     assert 'href="data:image/jpeg;base64,' in page
+
+
+def test_points_are_shown_over_their_pictures(folder: Path):
+    page = (folder / "report.html").read_text("utf-8")
+
+    assert '<path class="dot truth" d="M3.0 4.0h0"/>' in page
+    assert "its nose" in page and '<span class="badge good">F1 1.00</span>' in page
+
+
+def test_a_point_in_a_box_is_shown_by_what_it_hit(tmp_path: Path):
+    record = Record("the button", None, (Target(box=(50, 25, 100, 50)),), id="1")
+    points = ['[{"point_2d": [70, 30]}]', '[{"point_2d": [5, 5]}]']
+    predictions = [Prediction(record, answer_text(text), PHOTO) for text in points]
+    write_report(build_report(predictions, contract={}, versions={}), tmp_path)
+
+    page = (tmp_path / "report.html").read_text("utf-8")
+
+    assert page.index('"badge bad">F1 0.00<') < page.index('"badge good">F1 1.00<')
 
 
 def test_the_page_escapes_what_strangers_wrote(folder: Path):

@@ -29,6 +29,7 @@ from groundling.evaluation.metrics import (
     percentiles,
     redraw,
     sum_by_picture,
+    worth_showing,
 )
 from groundling.evaluation.plot import AXES, trace
 from groundling.evaluation.report import Report, without_nan, write_json
@@ -43,7 +44,13 @@ from groundling.page.page import (
     write_page,
 )
 
-HEADLINES = ("acc@0.5", "f1@0.5", "none_recall", "parse_rate")  # the first that was measured gives the verdict
+HEADLINES = (
+    "acc@0.5",
+    "f1@0.5",
+    "point_f1",
+    "none_recall",
+    "parse_rate",
+)  # the first that was measured gives the verdict
 
 _SIGNIFICANT = 0.05
 _ALIKE = 0.05  # a change of IoU below this is no win and no loss; shown galleries only, no number depends on it
@@ -81,6 +88,12 @@ class Comparison:
     warning: str | None  # why the comparison may be less than it seems
     before: str  # the reports' names
     after: str
+
+    @property
+    def shown(self) -> dict[str, Change]:
+        """The metrics that were measured and tell something: of points only where there is one."""
+        names = worth_showing([each for pair in self.pairs for each in pair])
+        return {name: self.metrics[name] for name in names if not math.isnan(self.metrics[name].difference)}
 
 
 def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000) -> Comparison:
@@ -244,7 +257,7 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
         trace(accuracy_curve(old), comparison.before, "before"),
         trace(accuracy_curve(new), comparison.after, "after"),
     ]
-    measured = {name: change for name, change in comparison.metrics.items() if not math.isnan(change.difference)}
+    measured = comparison.shown
     write_page(
         folder / "comparison.html",
         Path(__file__).with_name("compare.html.j2"),

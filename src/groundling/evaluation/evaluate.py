@@ -16,6 +16,7 @@ from groundling.dialect.answer import Answer
 from groundling.errors import ImageError
 from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
 from groundling.evaluation.metrics import Prediction
+from groundling.evaluation.protocols import refuse_protocol
 from groundling.evaluation.report import Report, build_report, hash_records, write_report
 from groundling.geometry.images import MAX_PIXELS
 from groundling.inference.predict import BATCH_SIZE, MAX_NEW_TOKENS, Grounder, Question
@@ -35,6 +36,7 @@ def evaluate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     free: bool = False,
     max_pixels: int = MAX_PIXELS,
+    protocol: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """The model's scores on the records; with `to`, also a folder of report.json, predictions.jsonl and report.html.
@@ -42,10 +44,15 @@ def evaluate(
     Answers are held to the contract's form, so that each can be read, unless they are `free` to say anything. Broken
     off and called again, it says so and goes on from the answers that it had written to that folder.
 
+    A `protocol` (docs/metrics.md) names the benchmark whose number heads the report: SettingsError where none has that
+    name, RecordError where it fits no record.
+
     General instruction data among the records is not asked. ImageError names a picture that cannot be
     read: `check` finds those beforehand, and `data.check.usable` leaves their records out.
     """
     asked = [record for record in records if record.answer is None]
+    if protocol is not None:
+        refuse_protocol(protocol, asked)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "free": free}
     with _open_log(to, grounder, asked, options) as log:
         predictions = predict_records(
@@ -56,6 +63,7 @@ def evaluate(
             contract=grounder.contract.to_json(),
             versions=installed_versions(),
             name=grounder.name,
+            protocol=protocol,
         )
         if to is not None:
             write_report(report, to)

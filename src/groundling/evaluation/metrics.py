@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from groundling.data.record import Record
 from groundling.dialect.answer import Answer
 from groundling.errors import FrameError
-from groundling.geometry.boxes import Boxes, iou
+from groundling.evaluation.classes import Named, name_boxes
+from groundling.evaluation.matching import answered_places, count_pairs, find_partners, lies_in, match_points
+from groundling.geometry.boxes import Boxes, Points, iou
 from groundling.geometry.frame import Frame
 
 METRICS: dict[str, str] = {
@@ -30,13 +30,27 @@ METRICS: dict[str, str] = {
     "center_hit": "one target: the middle of the first box lies inside it",
     "f1@0.5": "all boxes: 2 x pairs / (true + answered), pairs one to one with IoU 0.5 or more",
     "f1@0.75": "all boxes: the same with IoU 0.75 or more",
+    "f1@miou": "all boxes: mean of the same over IoU 0.5, 0.55 and so on to 0.95",
+    "precision@0.5": "all boxes: pairs / answered, with IoU 0.5 or more",
+    "recall@0.5": "all boxes: pairs / true, with IoU 0.5 or more",
+    "label_f1@0.5": "questions for several classes: f1@0.5 of pairs whose labels agree, too",
+    "point_hit": "one target: the first point, or the middle of the first box, lies in it",
+    "point_f1": "all questions: mean F1 of points (or middles of boxes) that lie in a target of their own",
+    "point_precision": "all questions: mean share of the answered points that do",
+    "point_recall": "all questions: mean share of the targets that have such a point",
+    "count_exact": "all questions: as many boxes and points as there are targets",
     "none_recall": "nothing to find: readable, and no box or point given",
+    "none_precision": "answers that say so: nothing was to be found",
     "parse_rate": "all questions: read without a flaw",
 }
-"""What each metric says. One target is exactly one, and a box; records with a point count in parse_rate only."""
+"""What each metric says. One target is exactly one, and a box (for point_hit: or a point). Records with a point among
+their targets have no part in the metrics of boxes; `point_`, `count_`, `none_` and parse_rate are of all records."""
+
+OF_THE_ANSWERED = ("precision@0.5", "none_precision")
+"""The metrics whose denominator is what was answered: no model can be chosen by them, for silence has none."""
 
 ACCURACY_AT = (0.5, 0.75, 0.9)
-F1_AT = (0.5, 0.75)
+IOUS = np.linspace(0.5, 0.95, 10).round(2)  # COCO's
 CURVE_AT = np.linspace(0.05, 0.95, 19).round(2)
 SIZES = {"small": (0.0, 0.005), "medium": (0.005, 0.05), "large": (0.05, np.inf)}  # target area / picture area
 
@@ -89,6 +103,8 @@ class Scores:
     by_size: dict[str, dict[str, float]]  # small, medium, large -> n, acc@0.5, miou
     baselines: dict[str, dict[str, float]]  # centre, random -> acc@0.5, miou
     flaws: dict[str, int]  # code of dialect.answer.FLAWS -> answers that carry it
+    count_error: float = np.nan  # mean of |answered - true| over the questions
+    count_excess: float = np.nan  # mean of answered - true: above 0 for a model that answers too many
 
 
 def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 1000) -> Scores:
@@ -97,6 +113,7 @@ def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 10
     low, high = intervals(marks, seed=seed, draws=draws)
     singles = [prediction for prediction in predictions if prediction.is_single]
     targets = Boxes([single.truth.to(_UNIT).xyxy[0] for single in singles], _UNIT)
+    excess = np.array([count_answered(one.answer) - len(one.record.targets) for one in predictions])
     areas = np.array([single.truth.areas()[0] / single.original.area for single in singles])
     return Scores(
         n=len(predictions),
@@ -108,7 +125,14 @@ def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 10
         by_size=_by_size(areas, marks.iou[marks.is_single]),
         baselines={"centre": _summary(_centre_ious(targets)), "random": _summary(_random_ious(targets, seed))},
         flaws=dict(Counter(one.answer.flaw for one in predictions if one.answer.flaw).most_common()),
+        count_error=float(np.abs(excess).mean()) if len(excess) else np.nan,
+        count_excess=float(excess.mean()) if len(excess) else np.nan,
     )
+
+
+def count_answered(answer: Answer) -> int:
+    """How many things an answer names, boxes and points."""
+    return len(answer.boxes) + len(answer.points)
 
 
 # ---- one prediction --------------------------------------------------------------------------------------------
@@ -121,38 +145,64 @@ class Share(NamedTuple):
     possible: float
 
 
-def judge(prediction: Prediction) -> dict[str, Share]:
-    """What a prediction earns, by metric; metrics that do not apply to it are left out."""
-    record, answer, truth = prediction.record, prediction.answer, prediction.truth
-    shares = {"parse_rate": Share(float(answer.flaw is None), 1)}
-    if prediction.has_points:
-        return shares
-    overlaps = iou(truth, answer.boxes)
-    for threshold in F1_AT:
-        pairs = count_pairs(overlaps, threshold)
-        shares[f"f1@{threshold:g}"] = Share(2 * pairs, len(truth) + len(answer.boxes))
+def judge(prediction: Prediction, named: Named | None = None) -> dict[str, Share]:
+    """What a prediction earns, by metric; metrics that do not apply to it are left out.
+
+    The classes of its boxes, `named`, depend on the set that it is of; without them no label is judged.
+    """
+    record, answer = prediction.record, prediction.answer
+    says_none = answer.flaw is None and not len(answer.boxes) and not len(answer.points)
+    shares = {"parse_rate": Share(float(answer.flaw is None), 1)} | _judge_points(prediction, says_none)
     if record.is_negative:
-        says_none = answer.flaw is None and not len(answer.boxes) and not len(answer.points)
         shares["none_recall"] = Share(float(says_none), 1)
+    if says_none:
+        shares["none_precision"] = Share(float(record.is_negative), 1)
+    return shares if prediction.has_points else shares | _judge_boxes(prediction, named)
+
+
+def _judge_boxes(prediction: Prediction, named: Named | None) -> dict[str, Share]:
+    answered, truth = prediction.answer.boxes, prediction.truth
+    overlaps = iou(truth, answered)
+    pairs = find_partners(overlaps, IOUS).sum(axis=1)
+    both = len(truth) + len(answered)
+    shares = {
+        "f1@0.5": Share(2 * pairs[0], both),
+        "f1@0.75": Share(2 * pairs[5], both),
+        "f1@miou": Share(2 * pairs.mean(), both),
+        "precision@0.5": Share(pairs[0], len(answered)),
+        "recall@0.5": Share(pairs[0], len(truth)),
+    }
+    if named and named.asks_for_several:
+        shares["label_f1@0.5"] = Share(2 * count_pairs(overlaps * named.agree(), 0.5), both)
     if prediction.is_single:
-        first = float(overlaps[0, 0]) if len(answer.boxes) else 0.0
+        first = float(overlaps[0, 0]) if len(answered) else 0.0
         shares |= {f"acc@{threshold:g}": Share(float(first >= threshold), 1) for threshold in ACCURACY_AT}
         shares["miou"] = Share(first, 1)
-        shares["center_hit"] = Share(float(_hits_with_center(truth, answer.boxes[:1])), 1)
+        shares["center_hit"] = Share(float(_hits(prediction, answered.centers())), 1)
     return shares
 
 
-def count_pairs(overlaps: np.ndarray, threshold: float) -> int:
-    """The most pairs, one to one, with an overlap of at least `threshold`; `overlaps` is (N, M)."""
-    if not overlaps.size:
-        return 0
-    partners = maximum_bipartite_matching(csr_array(overlaps >= threshold), perm_type="column")
-    return int((partners >= 0).sum())
+def _judge_points(prediction: Prediction, says_none: bool) -> dict[str, Share]:
+    """By question, as Molmo has it: all is earned where nothing is to be found and that is said."""
+    record, answer = prediction.record, prediction.answer
+    if record.is_negative:
+        all_of_it = Share(float(says_none), 1)
+        return dict.fromkeys(("point_f1", "point_precision", "point_recall", "count_exact"), all_of_it)
+    found = match_points(record, answer, prediction.original)
+    shares = {
+        "point_f1": 2 * found.hits / (found.true + found.answered),
+        "point_precision": found.hits / max(found.answered, 1),
+        "point_recall": found.hits / found.true,
+        "count_exact": float(count_answered(answer) == found.true),
+    }
+    if found.true == 1:
+        shares["point_hit"] = float(_hits(prediction, answered_places(answer)))
+    return {name: Share(earned, 1) for name, earned in shares.items()}
 
 
-def _hits_with_center(truth: Boxes, answered: Boxes) -> bool:
-    left, top, right, bottom = truth.xyxy[0]
-    return any(left <= x < right and top <= y < bottom for x, y in answered.centers().xy)
+def _hits(prediction: Prediction, places: Points) -> bool:
+    """Whether the first of the places lies in the one target."""
+    return len(places) > 0 and lies_in(places.xy[0], prediction.record.targets[0].numbers, prediction.original)
 
 
 # ---- many predictions ------------------------------------------------------------------------------------------
@@ -203,12 +253,23 @@ def mark(predictions: Sequence[Prediction]) -> Marks:
     """What each of the predictions, all scored ones, earned."""
     sums = np.zeros((2, len(predictions), len(METRICS)))
     columns = {name: column for column, name in enumerate(METRICS)}
-    for row, prediction in enumerate(predictions):
-        for name, share in judge(prediction).items():
+    for row, (prediction, named) in enumerate(zip(predictions, name_all(predictions), strict=True)):
+        for name, share in judge(prediction, named).items():
             sums[:, row, columns[name]] = share
     names = [str(prediction.record.image) for prediction in predictions]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return Marks(*sums, pictures=np.array([numbers[name] for name in names], dtype=np.intp))
+
+
+def worth_showing(predictions: Sequence[Prediction]) -> list[str]:
+    """METRICS, but those of points only where a target or an answer is one."""
+    points = any(one.has_points or len(one.answer.points) for one in predictions)
+    return [name for name in METRICS if points or not name.startswith("point_")]
+
+
+def name_all(predictions: Sequence[Prediction], *, as_said: bool = False) -> list[Named]:
+    """The classes of all boxes, in order; see `classes.name_boxes`."""
+    return name_boxes([one.record for one in predictions], [one.answer for one in predictions], as_said=as_said)
 
 
 def divide(earned: np.ndarray, possible: np.ndarray) -> np.ndarray:

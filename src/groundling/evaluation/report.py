@@ -6,9 +6,10 @@ original pixels) and `report.html` (one self-contained page). One line of predic
     {"id": "7", "image": "../images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
      "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "boxes": [[460, 635, 513, 669]], "labels": [null],
      "scores": [0.93], "none_score": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
-     "truth": [[460, 635, 513, 669]], "truth_points": []}
+     "truth": [[460, 635, 513, 669]], "truth_points": [], "truth_labels": ["ghost"]}
 
 `image` is relative to the file, `iou` and `hit` (IoU 0.5 or more) are null unless there is exactly one target, a box.
+`truth_labels` are of `truth`, then of `truth_points`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,26 @@ import numpy as np
 from groundling.data.record import Record, Target, parse_json, record_to_json
 from groundling.dialect.answer import FLAWS, Answer
 from groundling.errors import RecordError
-from groundling.evaluation.metrics import METRICS, Marks, Prediction, Scores, accuracy_curve, mark, measure
+from groundling.evaluation.detection import (
+    ClassScores,
+    Detection,
+    detection_from_json,
+    detection_to_json,
+    measure_detection,
+    with_nan,
+)
+from groundling.evaluation.metrics import (
+    METRICS,
+    Marks,
+    Prediction,
+    Scores,
+    accuracy_curve,
+    mark,
+    measure,
+    worth_showing,
+)
 from groundling.evaluation.plot import AXES, trace
+from groundling.evaluation.protocols import Headline, find_headline, find_protocol
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.page.page import View, around, embed, layer, open_or_none, whole, write_page
@@ -37,6 +56,7 @@ _SHOWN = 20  # pictures of each part of the gallery
 _LEAST_CLOSE_UP = 0.1  # of each side of the picture
 _MOST_CLOSE_UP = 0.25  # of its area; boxes that need more are large enough in the whole picture
 _CLOSE_UP_ASPECT = 2.5  # of the strip below a picture, as the page's style has it
+_MOST_CLASSES = 60  # rows of the table in the page; all are in report.json
 _MAX_TEXT = 600  # characters of a raw answer in the page; all of it is in predictions.jsonl
 
 
@@ -50,6 +70,28 @@ class Report:
     records_sha256: str
     versions: Mapping[str, str]  # of the packages that answered
     name: str = ""  # the page's heading
+    detection: Detection | None = None  # None where no target is a box
+    protocol: str | None = None  # a key of PROTOCOLS
+
+    @property
+    def headline(self) -> Headline | None:
+        """What the protocol reports; None without a protocol."""
+        if self.protocol is None:
+            return None
+        return find_headline(self.protocol, self.scores, self.detection, [one.record for one in self.predictions])
+
+    @property
+    def shown(self) -> list[str]:
+        """The metrics that were measured and tell something: of points only where there is one, and the headline."""
+        names = worth_showing(self.predictions)
+        headline = find_protocol(self.protocol).headline if self.protocol else None
+        return [name for name in METRICS if name in (*names, headline) and not math.isnan(self.metrics[name])]
+
+    @property
+    def detects(self) -> bool:
+        """Whether the numbers of detection tell something: some question has several boxes to find, or classes."""
+        several = any(len(one.truth) > 1 for one in self.predictions)
+        return self.detection is not None and (several or len(self.detection.classes) > 1 or self.protocol == "odinw")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -73,9 +115,11 @@ def build_report(
     contract: Mapping[str, Any],
     versions: Mapping[str, str],
     name: str = "",
+    protocol: str | None = None,
     seed: int = 0,
 ) -> Report:
     """Measure predictions."""
+    rules = find_protocol(protocol) if protocol else None
     return Report(
         scores=measure(predictions, seed=seed),
         predictions=list(predictions),
@@ -83,6 +127,13 @@ def build_report(
         records_sha256=hash_records(prediction.record for prediction in predictions),
         versions=versions,
         name=name,
+        detection=measure_detection(
+            predictions,
+            use_scores=rules is None or rules.use_scores,
+            as_said=rules is not None and rules.as_said,
+            seed=seed,
+        ),
+        protocol=protocol,
     )
 
 
@@ -146,11 +197,29 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "by_size": scores.by_size,
         "baselines": scores.baselines,
         "flaws": scores.flaws,
+        "count": {"error": scores.count_error, "excess": scores.count_excess},
+        "detection": None if report.detection is None else detection_to_json(report.detection),
+        "protocol": _headline_to_json(report.headline),
         "contract": report.contract,
         "records_sha256": report.records_sha256,
         "versions": report.versions,
     }
     return without_nan(value)
+
+
+def _headline_to_json(headline: Headline | None) -> dict[str, Any] | None:
+    if headline is None:
+        return None
+    protocol = find_protocol(headline.protocol)
+    return {
+        "name": headline.protocol,
+        "headline": headline.metric,
+        "value": headline.value,
+        "ci95": headline.ci95,
+        "n": headline.n,
+        "words": protocol.words,
+        "source": protocol.source,
+    }
 
 
 def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) -> dict[str, Any]:
@@ -173,6 +242,7 @@ def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) ->
         "seen": answer.seen.size_wh,
         "truth": prediction.truth.xyxy.tolist(),
         "truth_points": [target.point for target in record.targets if target.point is not None],
+        "truth_labels": [target.label for target in sorted(record.targets, key=lambda target: target.box is None)],
     }
     return without_nan(row)
 
@@ -190,7 +260,8 @@ def _relative(image: Path, folder: Path) -> str:
 def read_report(folder: str | Path) -> Report:
     """The report that `write_report` wrote; RecordError where the folder holds none, or a line is not one of its.
 
-    Labels and further keys of the records are not part of it; a picture may have gone and is then shown grey.
+    Further keys of the records are not part of it. Metrics that came later than the report are NaN. A picture may have
+    gone and is then shown grey.
     """
     folder = Path(folder)
     for name in ("report.json", "predictions.jsonl"):
@@ -210,6 +281,8 @@ def read_report(folder: str | Path) -> Report:
             records_sha256=value["records_sha256"],
             versions=value["versions"],
             name=value["name"],
+            detection=detection_from_json(value["detection"]) if value.get("detection") else None,
+            protocol=value["protocol"]["name"] if value.get("protocol") else None,
         )
     except (RecordError, KeyError, TypeError) as error:
         raise RecordError(f"{path}: not a report of groundling ({_reason(error)}); evaluate again") from None
@@ -217,18 +290,16 @@ def read_report(folder: str | Path) -> Report:
 
 def _scores_from_json(value: dict[str, Any]) -> Scores:
     counts = {key: int(value[key]) for key in ("n", "n_single", "n_negative", "n_point")}
+    ci95 = {name: tuple(with_nan(dict(enumerate(ends))).values()) for name, ends in value["ci95"].items()}
     return Scores(
         **counts,
-        metrics=_with_nan(value["metrics"]),
-        ci95={name: tuple(_with_nan(dict(enumerate(ends))).values()) for name, ends in value["ci95"].items()},  # type: ignore[misc]
-        by_size={name: _with_nan(row) for name, row in value["by_size"].items()},
-        baselines={name: _with_nan(row) for name, row in value["baselines"].items()},
+        metrics=dict.fromkeys(METRICS, math.nan) | with_nan(value["metrics"]),
+        ci95=dict.fromkeys(METRICS, (math.nan, math.nan)) | ci95,
+        by_size={name: with_nan(row) for name, row in value["by_size"].items()},
+        baselines={name: with_nan(row) for name, row in value["baselines"].items()},
         flaws=value["flaws"],
+        **{f"count_{key}": number for key, number in with_nan(value.get("count", {})).items()},
     )
-
-
-def _with_nan(row: dict[Any, Any]) -> dict[Any, Any]:
-    return {key: math.nan if number is None else number for key, number in row.items()}
 
 
 def _read_line(raw: bytes, file: Path, line: int) -> Prediction:
@@ -244,8 +315,13 @@ def _reason(error: Exception) -> str:
 
 def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Prediction:
     original = Frame(value["width"], value["height"])
-    boxes = [Target(box=tuple(box)) for box in value["truth"]]
-    points = [Target(point=tuple(point)) for point in value["truth_points"]]
+    count = len(value["truth"])
+    labels = value.get("truth_labels") or [None] * (count + len(value["truth_points"]))
+    boxes = [Target(tuple(box), label=label) for box, label in zip(value["truth"], labels[:count], strict=True)]
+    points = [
+        Target(point=tuple(point), label=label)
+        for point, label in zip(value["truth_points"], labels[count:], strict=True)
+    ]
     record = Record(
         question=value["question"],
         image=None if value["image"] is None else file.parent / value["image"],
@@ -307,10 +383,15 @@ def _write_html(report: Report, marks: Marks, path: Path) -> None:
         report=report,
         scores=scores,
         pictures=len(set(marks.pictures.tolist())),
-        rows=[_row(scores, name) for name in METRICS if not math.isnan(scores.metrics[name])],
+        rows=[_row(scores, name) for name in report.shown],
+        headline=report.headline,
+        rules=find_protocol(report.protocol) if report.protocol else None,
+        detection=report.detection if report.detects else None,
+        classes=_worst_first(report.detection.classes) if report.detection else [],
+        most_classes=_MOST_CLASSES,
         lines=[line] if line else [],
         axes=AXES,
-        parts=_gallery(report.predictions, marks.standing),
+        parts=_gallery(report.predictions, _to_sort_by(report.predictions, marks)),
         flaw_words=FLAWS,
         contract={key: _in_words(value) for key, value in report.contract.items()},
     )
@@ -325,9 +406,24 @@ def _row(scores: Scores, name: str) -> Row:
     return Row(name, METRICS[name], scores.metrics[name], *scores.ci95[name], baselines)
 
 
+def _worst_first(classes: Sequence[ClassScores]) -> list[ClassScores]:
+    """By AP, then F1; those without a target at the end."""
+    return sorted(classes, key=lambda each: (math.isnan(each.ap), each.ap, each.f1, each.label))
+
+
+def _to_sort_by(predictions: Sequence[Prediction], marks: Marks) -> np.ndarray:
+    """(N,) the standing of each prediction; the F1 of its points where points are to be found or were answered."""
+    points = np.array([one.has_points or _answers_points(one) for one in predictions], dtype=bool)
+    return np.where(points, marks.column("point_f1"), marks.standing)
+
+
+def _answers_points(prediction: Prediction) -> bool:
+    return len(prediction.answer.points) > 0 and not len(prediction.answer.boxes)
+
+
 def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Part]:
-    """Worst, spread evenly between, and best; all of them where they are few. Questions for points are left out."""
-    order = [index for index in np.argsort(standing, kind="stable").tolist() if not math.isnan(standing[index])]
+    """Worst, spread evenly between, and best; all of them where they are few."""
+    order = np.argsort(standing, kind="stable").tolist()
     if len(order) <= 3 * _SHOWN:
         chosen = {"All questions, worst first": order}
     else:
@@ -348,7 +444,8 @@ def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Pa
 def _card(prediction: Prediction, standing: float, number: int) -> Card:
     original, image = prediction.original, open_or_none(prediction.record.image)
     shown = [prediction.truth, prediction.answer.boxes]
-    layers = [layer("answer", shown[1]), layer("truth", shown[0])]
+    points = Points([target.point for target in prediction.record.targets if target.point is not None], original)
+    layers = [layer("answer", shown[1], prediction.answer.points), layer("truth", shown[0], points)]
     regions = [whole(original)]
     near = around(shown, original, least=_LEAST_CLOSE_UP, aspect=_CLOSE_UP_ASPECT)
     if near.width * near.height <= _MOST_CLOSE_UP * original.area:
@@ -365,6 +462,7 @@ def _card(prediction: Prediction, standing: float, number: int) -> Card:
 def _verdict(prediction: Prediction, standing: float) -> str:
     if prediction.record.is_negative:
         return "rightly none" if standing else "none to find"
-    if not len(prediction.answer.boxes):
-        return "no box"
-    return f"IoU {standing:.2f}" if prediction.is_single else f"F1 {standing:.2f}"
+    if not len(prediction.answer.boxes) and not len(prediction.answer.points):
+        return "no point" if prediction.has_points else "no box"
+    is_overlap = prediction.is_single and not _answers_points(prediction)
+    return f"IoU {standing:.2f}" if is_overlap else f"F1 {standing:.2f}"
