@@ -109,7 +109,7 @@ def _rise(evidence: Evidence) -> str:
 
 def _frame_code(sheet: Sheet, undo: Undo) -> str:
     grid = undo.grid
-    are_thousandths = all(case.is_raw and case.read == THOUSANDTHS for case in sheet.cases)
+    are_thousandths = sum(case.read == THOUSANDTHS and case.is_raw for case in sheet.cases) > len(sheet) / 2
     taken = grid.taken if grid.taken != "read" else "thousandths" if are_thousandths else "pixels"
     if grid.kind == "thousandths" and taken == "pixels":
         return "thousandths_as_pixels"
@@ -131,14 +131,16 @@ def _frame_words(sheet: Sheet, undo: Undo, count: str) -> str:
 
 
 def _sizes(sheet: Sheet, undo: Undo) -> str:
-    """The frame and the one it was read in, where that is one size for most pictures; else of the first picture."""
+    """The frame and the one it was read in: of all pictures where they have one size, else of the first."""
     if undo.grid.taken != "read":
         return ""
-    sides, reads = undo.grid.place(sheet).sides.round().astype(int), sheet.reads.astype(int)
-    first = sheet.cases[0]
-    true, read = ("x".join(map(str, rows[0])) for rows in (sides, reads))
-    where = "" if len({*map(tuple, sides.tolist())}) == 1 else f" for the {first.original} picture of {first.record.id}"
-    return f" ({true}{where}; read as {read})"
+    place = next((place for place, case in enumerate(sheet.cases) if case.is_raw == sheet.is_raw), 0)
+    sides = undo.grid.place(sheet).sides.round().astype(int)
+    case = sheet.cases[place]
+    where = (
+        "" if len({case.original for case in sheet.cases}) == 1 else f" for record {case.record.id}, of {case.original}"
+    )
+    return f" ({sides[place, 0]}x{sides[place, 1]}{where}; read as {case.read})"
 
 
 # ---- how pictures are turned -----------------------------------------------------------------------------------

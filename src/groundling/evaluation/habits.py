@@ -31,7 +31,7 @@ _REPEATS = 4  # times the same, to be a loop
 _UNITS = range(8, 401)  # characters of what is repeated
 _STEPS = 8  # boxes, each as far from the last
 
-_MOST_COMPARED = 400  # first boxes, each with each
+_MOST_COMPARED = 400  # boxes, each with each
 _MODE = 0.5  # of the answers, at that one place
 _CONFUSED = 0.2  # of a class's boxes, taken for one other
 _BY_CHANCE = 1e-4
@@ -134,6 +134,7 @@ def count_copies(case: Case) -> int:
 
 
 def _copies(boxes: Boxes, labels: Sequence[str | None]) -> int:
+    boxes, labels = boxes[:_MOST_COMPARED], labels[:_MOST_COMPARED]
     if len(boxes) < 2:
         return 0
     same = np.array([[_fold(one) == _fold(other) for other in labels] for one in labels])
@@ -205,8 +206,9 @@ def find_confusions(sheet: Sheet, placed: np.ndarray) -> Iterator[Fault]:
     taken: Counter[_Taken] = Counter()
     met: Counter[str] = Counter()
     others = _targets_by_picture(sheet)
+    starts = np.searchsorted(sheet.owner, np.arange(len(sheet) + 1))
     for place, case in enumerate(sheet.cases):
-        boxes = Boxes(placed[sheet.owner == place], _UNIT)
+        boxes = Boxes(placed[starts[place] : starts[place + 1]], _UNIT)
         for pair in [*_named(case, boxes), *_asked(case, boxes, others)]:
             met[pair.true] += 1
             taken[pair] += pair.true != pair.named

@@ -41,7 +41,8 @@ _SURE = 3.5  # standard errors
 _LEAST_GAIN_FREE, _SURE_FREE = 0.05, 5.0  # the same where a size, or scale and offset, are free
 _CHANCE = 1e-6  # probability of so many hits by chance; some thousand mistakes are tried
 _LEAST_HITS = 0.15  # of the answers, undone
-_FITTED = ("xyxy", "yxyx", "xywh")
+_FITTED = ("xyxy", "yxyx", "xywh")  # orders that sizes are fitted for
+_GOOD_ALREADY = 0.5  # mean value: so much is explained that a size can only be a little off, in the same order
 
 
 class Evidence(NamedTuple):
@@ -83,7 +84,10 @@ def find_suspect(sheet: Sheet, *, seed: int = 0) -> Suspect | None:
     part = sheet
     if len(sheet) > _SEARCHED:
         part = sheet.part(np.random.default_rng(seed).choice(len(sheet), _SEARCHED, replace=False))
-    tried = _distinct(part, _suspects(part, seed))
+    listed = _distinct(part, _listed(part))
+    best_undo, best_values = max(listed, key=lambda pair: pair[1].mean())
+    orders = (best_undo.order,) if best_values.mean() >= _GOOD_ALREADY else _FITTED
+    tried = [*listed, *_distinct(part, _fitted(part, orders, seed))]
     finalists = sorted(tried, key=lambda pair: -pair[1].mean())[:_FINALISTS]
     best = _simplest([undo for undo, _ in finalists], sheet)
     if best.is_nothing:
@@ -92,11 +96,14 @@ def find_suspect(sheet: Sheet, *, seed: int = 0) -> Suspect | None:
     return Suspect(best, evidence) if evidence.is_clear(is_fitted=best.grid.kind == "fitted") else None
 
 
-def _suspects(sheet: Sheet, seed: int) -> Iterator[Undo]:
+def _listed(sheet: Sheet) -> Iterator[Undo]:
     for order in ORDERS:
         yield from (Undo(order, grid) for grid in known_grids(sheet, order))
     yield from turned_ways()
-    for order in _FITTED:
+
+
+def _fitted(sheet: Sheet, orders: Sequence[str], seed: int) -> Iterator[Undo]:
+    for order in orders:
         yield from fit_rules(sheet, order, seed)
         yield from fit_budgets(sheet, order)
         for in_pixels in (False, True):

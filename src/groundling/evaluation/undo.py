@@ -103,6 +103,11 @@ class Sheet:
         """(N, 2) sides of the pictures as the model saw them; the pictures' own where that is not told."""
         return np.array([(case.seen or case.original).size_wh for case in self.cases], dtype=np.float64).reshape(-1, 2)
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether most numbers are those of the texts."""
+        return sum(case.is_raw for case in self.cases) > len(self) / 2
+
     @cached_property
     def orientations(self) -> np.ndarray:
         """(N,) orientation of each picture's file."""
@@ -268,7 +273,7 @@ def known_grids(sheet: Sheet, order: str) -> list[Grid]:
     for words, side in _BINS:
         grids.append(Grid(words, "fitted", 1.4, lambda sheet, side=side: Placement(np.full((len(sheet), 2), side))))
     grids += list(_padded_grids())
-    if not all(case.is_raw for case in sheet.cases):
+    if not sheet.is_raw:
         grids += list(_mistaken_grids(is_swapped=order == "yxyx"))
     return grids
 
