@@ -83,7 +83,7 @@ def test_rows_without_an_id_pair_by_line_and_a_list_is_read_too(tmp_path: Path) 
         ({"id": "2", "boxes": [[1, 2, 3]]}, "the box 0 is"),
         ({"id": "2", "boxes": [[1, 2, 3, 4]], "labels": [7]}, "'labels' is"),
         ({"id": "2", "boxes": [], "seen": [0, 5]}, "'seen' is"),
-        ({"id": "1", "boxes": []}, "no record '1' that is not answered already"),
+        ({"id": "1", "boxes": []}, "record '1' is answered already"),
     ],
 )
 def test_a_bad_row_is_set_aside_with_its_line_and_reason(row: Any, reason: str, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ import groundling as gl
 from groundling.cli import main
 from groundling.data.record import Target, write_records
 from groundling.evaluation.cases import Cases, read_cases
-from groundling.evaluation.diagnose import diagnose, examine
+from groundling.evaluation.diagnose import _scale_words, diagnose, examine
 from groundling.evaluation.diagnosis import CODES, Diagnosis
 
 Rows = list[dict[str, Any]]
@@ -130,6 +130,20 @@ def test_a_wrong_frame_is_told_with_its_size_and_what_it_costs(tmp_path: Path) -
     assert "(1932x1092; read as 1316x728)" in fault.message
     told = re.search(r"rises from (\S+) to (\S+), the median IoU from (\S+) to (\S+)$", fault.message)
     assert told and float(told[2]) > 0.85 and float(told[1]) < 0.4 and float(told[4]) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("scales", "words"),
+    [
+        ([[1.468, 1.5]] * 3, "1.47 x 1.50 too large"),
+        ([[0.5, 0.8]] * 3, "2.00 x 1.25 too small"),
+        ([[0.76, 1.37]] * 3, "0.76 x 1.37 times as large as they should be"),
+        ([[1.001, 1.0]] * 3, "not where they should be"),
+        ([[1, 1], [2, 2], [3, 3]], "2.00 x 2.00 too large, 1.00 to 3.00 by picture"),
+    ],
+)
+def test_a_scale_is_told_as_it_is_seen(scales: list[list[float]], words: str) -> None:
+    assert _scale_words(np.array(scales)) == words
 
 
 # ---- silence ---------------------------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ def _take_record(row: dict[str, Any], name: str, waiting: Mapping[str, list[Reco
         return left.pop(place)
     if left:
         raise RecordError(f"record {name!r} asks {left[0].question[:80]!r}, the answer is to {str(asked)[:80]!r}")
-    raise RecordError(f"no record {name!r} that is not answered already")
+    raise RecordError(f"record {name!r} is answered already" if name in waiting else f"there is no record {name!r}")
 
 
 def _declared(row: dict[str, Any]) -> Frame | None:

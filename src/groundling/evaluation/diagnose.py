@@ -21,6 +21,7 @@ from groundling.geometry.frame import THOUSANDTHS
 _FEWEST_FOR_CHANCE = 20  # answers
 _BETTER = 3.0  # standard errors over chance: below, nothing is better
 _UNPAIRED = 0.02  # of the rows or the records
+_SPREAD = 0.02  # of a scale: above, it goes with the picture
 
 
 def diagnose(
@@ -120,14 +121,21 @@ def _frame_code(sheet: Sheet, undo: Undo) -> str:
 
 def _frame_words(sheet: Sheet, undo: Undo, count: str) -> str:
     scales = undo.grid.place(sheet).sides / sheet.reads
-    x, y = np.median(scales, axis=0)
-    words = "large"
-    if x * y < 1:
-        words, scales, x, y = "small", 1 / scales, 1 / x, 1 / y
-    low, high = scales.min(), scales.max()
-    by_picture = f", {low:.2f} to {high:.2f} by picture" if (scales.std(axis=0) > 0.02 * high).any() else ""
-    told = f"boxes are {x:.2f} x {y:.2f} too {words}{by_picture} {count}"
-    return f"{told}: they count {undo.grid.words}{_sizes(sheet, undo)}"
+    return f"boxes are {_scale_words(scales)} {count}: they count {undo.grid.words}{_sizes(sheet, undo)}"
+
+
+def _scale_words(scales: np.ndarray) -> str:
+    """How large boxes are for what they should be, from (N, 2) of each picture: its middle, and its range."""
+    by_picture = (scales.std(axis=0) > _SPREAD * scales.max()).any()
+    (x, y), what = np.median(scales, axis=0), "times as large as they should be"
+    if not by_picture and max(abs(x - 1), abs(y - 1)) < _SPREAD / 2:
+        return "not where they should be"
+    if max(x, y) <= 1:
+        x, y, scales, what = 1 / x, 1 / y, 1 / scales, "too small"
+    elif min(x, y) >= 1:
+        what = "too large"
+    spread = f", {scales.min():.2f} to {scales.max():.2f} by picture" if by_picture else ""
+    return f"{x:.2f} x {y:.2f} {what}{spread}"
 
 
 def _sizes(sheet: Sheet, undo: Undo) -> str:
@@ -202,7 +210,7 @@ def _chance_faults(sheet: Sheet) -> Iterator[Fault]:
         return
     if weigh_chance(sheet) < _BETTER:
         hits = int((sheet.values(Undo().place(sheet)) >= HIT).sum())
-        message = f"{hits} of {len(sheet)} answers hit (IoU {HIT:g}), no more than the boxes of other questions would"
+        message = f"{hits} of {len(sheet)} answers hit (IoU {HIT:g}), not clearly more than the boxes of other questions would"
         yield fault_of("at_chance", message, len(sheet) - hits, len(sheet))
 
 
