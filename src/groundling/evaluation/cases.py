@@ -80,7 +80,6 @@ class Reading:
     """How the numbers of a text are read where its row does not tell."""
 
     budget: Budget | None = None  # None: no family is known
-    source: str = ""  # where that is said
     sizes: dict[Path, tuple[Frame, int] | None] = field(default_factory=dict, compare=False, repr=False)
 
     def header(self, image: Path | None) -> tuple[Frame, int] | None:
@@ -165,7 +164,7 @@ def _find_reading(file: Path, family: str | None, max_tokens: int | None) -> Rea
     least, most = DEFAULT_MIN_TOKENS * side, (max_tokens or DEFAULT_MAX_TOKENS) * side
     if max_tokens is None and stated.get("family") == name:
         least, most = stated.get("min_pixels", least), stated.get("max_pixels", most)
-    return Reading(Budget(known, min(least, most), most), "--family" if family else "report.json")
+    return Reading(Budget(known, min(least, most), most))
 
 
 def _contract_beside(file: Path) -> Mapping[str, Any]:

@@ -210,7 +210,8 @@ def _chance_faults(sheet: Sheet) -> Iterator[Fault]:
         return
     if weigh_chance(sheet) < _BETTER:
         hits = int((sheet.values(Undo().place(sheet)) >= HIT).sum())
-        message = f"{hits} of {len(sheet)} answers hit (IoU {HIT:g}), not clearly more than the boxes of other questions would"
+        others = "not clearly more than the boxes of other questions would"
+        message = f"{hits} of {len(sheet)} answers hit (IoU {HIT:g}), {others}"
         yield fault_of("at_chance", message, len(sheet) - hits, len(sheet))
 
 
