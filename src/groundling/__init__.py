@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from groundling.data.record import Record, Target, read_records, write_records
     from groundling.dialect.answer import Answer, read_answer
     from groundling.evaluation.compare import compare
+    from groundling.evaluation.diagnose import diagnose
     from groundling.evaluation.evaluate import evaluate
     from groundling.evaluation.report import Report, read_report
     from groundling.geometry.boxes import Boxes, Points, iou
@@ -50,6 +51,7 @@ _HOMES: dict[str, str] = {
     "check": "groundling.checking",
     "compare": "groundling.evaluation.compare",
     "convert": "groundling.data.convert",
+    "diagnose": "groundling.evaluation.diagnose",
     "evaluate": "groundling.evaluation.evaluate",
     "export": "groundling.data.export",
     "iou": "groundling.geometry.boxes",
@@ -83,6 +85,7 @@ __all__ = [
     "check",
     "compare",
     "convert",
+    "diagnose",
     "evaluate",
     "export",
     "iou",

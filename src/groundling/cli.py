@@ -422,6 +422,28 @@ def compare(
 
 
 @app.command()
+def diagnose(
+    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl, or JSONL of {id, text | boxes}")],
+    records: Annotated[Path, typer.Argument(help="record file that the questions came from")],
+    family: Annotated[
+        str | None, typer.Option(help="how texts without boxes are read; report.json beside says")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="visual tokens of one picture, likewise")] = None,
+    allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what is systematically wrong with answers: frames, axes, turned pictures, classes, repeats."""
+    from groundling.data.record import read_records
+    from groundling.evaluation.diagnose import diagnose
+
+    known = read_records(records, allow_absolute=allow_absolute)
+    found = diagnose(predictions, known, family=family, max_tokens=max_tokens)
+    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else "\n".join(found.as_lines()))
+    if any(fault.level == "error" for fault in found.faults):
+        raise typer.Exit(1)
+
+
+@app.command()
 def predict(
     model: ModelName,
     images: Annotated[list[Path], typer.Argument(help="pictures, or folders of them", metavar="IMAGE...")],

@@ -26,7 +26,7 @@ def holds_predictions(path: str | Path) -> bool:
     file = Path(path)
     if not file.is_file():
         return False
-    return next((_is_prediction(entry) for _, entry in _read_entries(file) if isinstance(entry, dict)), False)
+    return next((_is_prediction(entry) for _, entry in read_entries(file) if isinstance(entry, dict)), False)
 
 
 def scan_predictions(path: str | Path, *, images: str | Path | None = None) -> Scan:
@@ -39,7 +39,7 @@ def scan_predictions(path: str | Path, *, images: str | Path | None = None) -> S
     folder = None if images is None else PictureFolder(Path(images))
     records: list[Record] = []
     rejected: list[Rejected] = []
-    for line, entry in _read_entries(file):
+    for line, entry in read_entries(file):
         try:
             records.append(_read_prediction(entry, file, line, folder))
         except RecordError as error:
@@ -47,7 +47,7 @@ def scan_predictions(path: str | Path, *, images: str | Path | None = None) -> S
     return Scan(records, rejected)
 
 
-def _read_entries(file: Path) -> Iterator[tuple[int, Any]]:
+def read_entries(file: Path) -> Iterator[tuple[int, Any]]:
     """Number and value of every line, or of every entry of a list; a line that is no JSON is its RecordError."""
     raw = file.read_bytes()
     if raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):

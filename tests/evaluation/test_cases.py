@@ -1,0 +1,111 @@
+"""Answers beside their records: what pairs, whose numbers are kept, and what is set aside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import groundling as gl
+from groundling.data.record import Record, Target
+from groundling.evaluation.cases import Cases, read_cases
+from groundling.geometry.frame import THOUSANDTHS, Frame
+
+RECORDS = [
+    Record("the mug", None, (Target(box=(10, 20, 30, 40), label="mug"),), "1", 200, 100),
+    Record("the cup", None, (Target(box=(50, 20, 90, 40), label="cup"),), "2", 200, 100),
+]
+SEEN = [112, 56]
+
+
+def read(folder: Path, *rows: dict[str, Any] | str, contract: dict[str, Any] | None = None, **options: Any) -> Cases:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "predictions.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    if contract:
+        (folder / "report.json").write_text(json.dumps({"contract": contract}), encoding="utf-8")
+    return read_cases(folder / "predictions.jsonl", RECORDS, **options)
+
+
+def text(*numbers: float) -> str:
+    return json.dumps([{"bbox_2d": numbers, "label": "mug"}])
+
+
+def test_a_texts_own_numbers_are_kept_where_it_reads_as_the_boxes(tmp_path: Path) -> None:
+    """What leaves the picture was cut off in the boxes, and is whole in the text."""
+    row = {"id": "1", "text": text(56, 14, 500, 28), "boxes": [[100, 25, 200, 50]], "seen": SEEN, "flaw": "outside"}
+    (case,) = read(tmp_path, row).cases
+    assert case.is_raw and case.read == Frame(112, 56) and case.flaw == "outside"
+    assert case.numbers.tolist() == [[56, 14, 500, 28]] and case.labels == ["mug"]
+
+
+def test_thousandths_are_told_by_the_boxes(tmp_path: Path) -> None:
+    row = {"id": "1", "text": text(500, 250, 1000, 500), "boxes": [[100, 25, 200, 50]], "seen": SEEN}
+    assert read(tmp_path, row).cases[0].read == THOUSANDTHS
+
+
+def test_boxes_that_the_text_does_not_give_are_taken_as_they_are(tmp_path: Path) -> None:
+    row = {"id": "1", "text": text(1, 2, 3, 4), "boxes": [[100, 25, 200, 50]], "seen": SEEN}
+    (case,) = read(tmp_path, row).cases
+    assert not case.is_raw and case.read == Frame(200, 100) and case.numbers.tolist() == [[100, 25, 200, 50]]
+
+
+def test_a_text_alone_is_read_as_the_report_beside_it_says(tmp_path: Path) -> None:
+    contract = {"family": "qwen2_5_vl", "min_pixels": 784, "max_pixels": 12544}
+    (case,) = read(tmp_path, {"id": "1", "text": text(56, 14, 112, 28)}, contract=contract).cases
+    assert case.read == case.seen == Frame(140, 56)
+    (case,) = read(tmp_path, {"id": "1", "text": text(56, 14, 112, 28)}, family="qwen3_vl").cases
+    assert case.read == THOUSANDTHS
+    (case,) = read(tmp_path, {"id": "1", "text": text(5, 1, 9, 2)}, family="qwen2_5_vl", max_tokens=2).cases
+    assert case.read == Frame(56, 28)
+    (case,) = read(tmp_path, {"id": "1", "text": text(5, 1, 9, 2), "seen": SEEN}, family="qwen2_5_vl").cases
+    assert case.read == Frame(112, 56)
+
+
+def test_a_text_that_nothing_explains_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(gl.SettingsError, match=r"give --family \(qwen2_vl"):
+        read(tmp_path, {"id": "1", "text": text(5, 1, 9, 2)})
+
+
+def test_rows_without_an_id_pair_by_line_and_a_list_is_read_too(tmp_path: Path) -> None:
+    listed = json.dumps([{"boxes": [[1, 2, 3, 4]]}, {"boxes": []}])
+    assert [case.record.id for case in read(tmp_path, listed).cases] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{", "not JSON"),
+        ({"id": "1"}, "expected an object with an 'id', and with 'boxes' or a 'text'"),
+        ({"id": "9", "boxes": []}, "no record '9'"),
+        ({"id": "2", "question": "the dog", "boxes": []}, "asks 'the cup', the answer is to 'the dog'"),
+        ({"id": "2", "boxes": [[1, 2, 3]]}, "the box 0 is"),
+        ({"id": "2", "boxes": [[1, 2, 3, 4]], "labels": [7]}, "'labels' is"),
+        ({"id": "2", "boxes": [], "seen": [0, 5]}, "'seen' is"),
+        ({"id": "1", "boxes": []}, "record '1' is answered already"),
+    ],
+)
+def test_a_bad_row_is_set_aside_with_its_line_and_reason(row: Any, reason: str, tmp_path: Path) -> None:
+    found = read(tmp_path, {"id": "1", "boxes": [[1, 2, 3, 4]]}, row)
+    assert len(found.cases) == 1
+    (rejected,) = found.rejected
+    assert rejected.line == 2 and reason in rejected.reason
+
+
+def test_answers_to_other_records_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        gl.RecordError, match=r"no row of .* answers one of the 2 records .*no record 'x'.*the very record"
+    ):
+        read(tmp_path, {"id": "x", "boxes": []})
+    with pytest.raises(gl.RecordError, match="no predictions"):
+        read_cases(tmp_path / "none.jsonl", RECORDS)
+
+
+def test_the_size_comes_from_the_record_the_row_or_the_picture(tmp_path: Path) -> None:
+    bare = [Record("?", None, (Target(box=(1, 2, 3, 4)),), "1")]
+    (tmp_path / "p.jsonl").write_text('{"id": "1", "boxes": [], "width": 30, "height": 20}', encoding="utf-8")
+    assert read_cases(tmp_path / "p.jsonl", bare).cases[0].original == Frame(30, 20)
+    (tmp_path / "p.jsonl").write_text('{"id": "1", "boxes": []}', encoding="utf-8")
+    with pytest.raises(gl.RecordError, match="has no width and height"):
+        read_cases(tmp_path / "p.jsonl", bare)

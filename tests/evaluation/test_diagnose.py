@@ -1,0 +1,431 @@
+"""Mistakes planted in a trained model's answers: each is named by its own code alone, and nothing where none is."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn import draw_records
+from made_answers import (
+    IN_ORIGINAL,
+    IN_SEEN,
+    IN_THOUSANDTHS,
+    SIZES,
+    Answered,
+    Kind,
+    as_middle,
+    as_xywh,
+    box_rows,
+    longer_side,
+    make,
+    moved,
+    padded,
+    resized,
+    swapped,
+    text_rows,
+    turned,
+    write,
+)
+from PIL import Image
+
+import groundling as gl
+from groundling.cli import main
+from groundling.data.record import Target, write_records
+from groundling.evaluation.cases import Cases, read_cases
+from groundling.evaluation.diagnose import _scale_words, diagnose, examine
+from groundling.evaluation.diagnosis import CODES, Diagnosis
+
+Rows = list[dict[str, Any]]
+Plant = Callable[[list[Answered]], Rows]
+
+
+def look_at(answers: list[Answered], rows: Rows, folder: Path, **options: Any) -> Diagnosis:
+    file = folder / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return diagnose(file, [one.record for one in answers], **{"family": "qwen2_5_vl"} | options)
+
+
+def codes(found: Diagnosis) -> list[str]:
+    return [fault.code for fault in found.faults]
+
+
+# ---- what boxes count ------------------------------------------------------------------------------------------
+
+MISTAKES: dict[str, tuple[list[str], Plant]] = {
+    "thousandths": (["thousandths_as_pixels"], lambda a: text_rows(a, IN_THOUSANDTHS)),
+    "original pixels": (["wrong_frame"], lambda a: text_rows(a, IN_ORIGINAL)),
+    "a larger budget": (["wrong_frame"], lambda a: text_rows(a, resized(12_845_056))),
+    "a smaller budget": (["wrong_frame"], lambda a: text_rows(a, resized(50_176))),
+    "a budget that is not listed": (["wrong_frame"], lambda a: text_rows(a, resized(700_000))),
+    "another family's steps": (["wrong_frame"], lambda a: text_rows(a, resized(1_003_520, "qwen3_vl"))),
+    "a longer side of 700": (["wrong_frame"], lambda a: text_rows(a, longer_side(700))),
+    "a padded square": (["wrong_frame"], lambda a: text_rows(a, padded)),
+    "x and y swapped": (["swapped_axes"], lambda a: text_rows(a, swapped(IN_SEEN))),
+    "x, y, width, height": (["box_form"], lambda a: text_rows(a, as_xywh(IN_SEEN))),
+    "middle and size": (["box_form"], lambda a: text_rows(a, as_middle(IN_SEEN))),
+    "swapped thousandths": (
+        ["thousandths_as_pixels", "swapped_axes"],
+        lambda a: text_rows(a, swapped(IN_THOUSANDTHS)),
+    ),
+    "x, y, width, height in thousandths": (
+        ["thousandths_as_pixels", "box_form"],
+        lambda a: text_rows(a, as_xywh(IN_THOUSANDTHS)),
+    ),
+    "boxes: thousandths": (["thousandths_as_pixels"], lambda a: box_rows(a, IN_THOUSANDTHS)),
+    "boxes: never scaled back": (["wrong_frame"], lambda a: box_rows(a, IN_SEEN)),
+    "boxes: too large": (["wrong_frame"], lambda a: box_rows(a, moved((1.47, 1.48), (0, 0)))),
+    "boxes: moved": (["wrong_frame"], lambda a: box_rows(a, moved((1, 1), (40, -30)))),
+    "boxes: swapped": (["swapped_axes"], lambda a: box_rows(a, swapped(IN_ORIGINAL))),
+    "boxes: a quarter turn": (["turned"], lambda a: box_rows(a, turned(6))),
+    "boxes: mirrored": (["turned"], lambda a: box_rows(a, turned(2))),
+    "rounded down": (["offset"], lambda a: text_rows(a, lambda one: IN_SEEN(one) - 0.5)),
+    "counted from 1": (["offset"], lambda a: text_rows(a, lambda one: IN_SEEN(one) + 1)),
+    "the last pixel inside": (["offset"], lambda a: text_rows(a, lambda one: IN_SEEN(one) - [0, 0, 1, 1])),
+}
+
+TRAINED = (
+    pytest.param(Kind(count=160, noise=0.05, misses=0.5), id="weak"),
+    pytest.param(Kind(noise=0.02, misses=0.2), id="good", marks=pytest.mark.slow),
+    pytest.param(Kind(count=80, targets=5), id="several", marks=pytest.mark.slow),
+)
+FINE = ("rounded down", "counted from 1", "the last pixel inside")  # what noise hides where it is larger
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("kind", TRAINED)
+def test_a_planted_mistake_is_named_by_its_code_alone(mistake: str, kind: Kind, tmp_path: Path) -> None:
+    if mistake in FINE:
+        kind = replace(kind, noise=0.01, count=240, targets=min(kind.targets, 2))
+    expected, plant = MISTAKES[mistake]
+    answers = make(3, kind)
+    found = look_at(answers, plant(answers), tmp_path)
+    assert codes(found) == expected
+    for fault in found.faults:
+        assert fault.level == CODES[fault.code].level and fault.cure == CODES[fault.code].cure
+        if fault.level == "error":
+            assert fault.before is not None and fault.after is not None and fault.after > fault.before
+            assert fault.after == pytest.approx(1 - kind.misses, abs=0.15)
+
+
+def test_pixels_read_as_thousandths(tmp_path: Path) -> None:
+    answers = make(0, Kind(count=80, family="qwen3_vl"))
+    for numbers in (IN_SEEN, IN_ORIGINAL, resized(451_584)):
+        assert codes(look_at(answers, text_rows(answers, numbers), tmp_path, family="qwen3_vl")) == [
+            "pixels_as_thousandths"
+        ]
+
+
+def test_a_wrong_frame_is_told_with_its_size_and_what_it_costs(tmp_path: Path) -> None:
+    answers = make(0, Kind(misses=0.1, sizes=((1920, 1080),)))
+    assert {one.seen.size_wh for one in answers} == {(1316, 728)}
+    (fault,) = look_at(answers, text_rows(answers, resized(12_845_056)), tmp_path).faults
+    assert fault.message.startswith("boxes are 1.47 x 1.50 too large (")
+    assert "(1932x1092; read as 1316x728)" in fault.message
+    told = re.search(r"rises from (\S+) to (\S+), the median IoU from (\S+) to (\S+)$", fault.message)
+    assert told and float(told[2]) > 0.85 and float(told[1]) < 0.4 and float(told[4]) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("scales", "words"),
+    [
+        ([[1.468, 1.5]] * 3, "1.47 x 1.50 too large"),
+        ([[0.5, 0.8]] * 3, "2.00 x 1.25 too small"),
+        ([[0.76, 1.37]] * 3, "0.76 x 1.37 times as large as they should be"),
+        ([[1.001, 1.0]] * 3, "not where they should be"),
+        ([[1, 1], [2, 2], [3, 3]], "2.00 x 2.00 too large, 1.00 to 3.00 by picture"),
+    ],
+)
+def test_a_scale_is_told_as_it_is_seen(scales: list[list[float]], words: str) -> None:
+    assert _scale_words(np.array(scales)) == words
+
+
+# ---- silence ---------------------------------------------------------------------------------------------------
+
+HEALTHY = {
+    "perfect": Kind(noise=0, misses=0),
+    "good": Kind(noise=0.01, misses=0.1),
+    "weak": Kind(noise=0.05, misses=0.5),
+    "rough": Kind(noise=0.15, misses=0.3),
+    "few": Kind(count=30, misses=0.5),
+    "several": Kind(targets=6),
+    "small": Kind(least=0.01, most=0.1),
+    "one size": Kind(sizes=SIZES[:1]),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_right_answers_are_met_with_silence(name: str, tmp_path: Path) -> None:
+    kind = replace(HEALTHY[name], count=min(HEALTHY[name].count, 80))
+    answers = make(0, kind)
+    for rows in (text_rows(answers, IN_SEEN), box_rows(answers, IN_ORIGINAL)):
+        found = look_at(answers, rows, tmp_path)
+        assert codes(found) == []
+        assert found.as_lines()[0] == f"nothing systematic found in {kind.count} answers"
+
+
+@pytest.mark.slow
+def test_silence_over_many_draws(tmp_path: Path) -> None:
+    false: list[str] = []
+    for seed in range(40):
+        for kind in HEALTHY.values():
+            answers = make(1000 + seed, kind)
+            false += codes(look_at(answers, text_rows(answers, IN_SEEN), tmp_path))
+            false += codes(look_at(answers, box_rows(answers, IN_ORIGINAL), tmp_path))
+    assert len(false) <= 1, "at most one of 640"
+
+
+def test_a_model_that_guesses_is_told_so_and_nothing_else(tmp_path: Path) -> None:
+    for seed in range(2):
+        answers = make(seed, Kind(count=100, misses=1))
+        assert codes(look_at(answers, text_rows(answers, IN_SEEN), tmp_path)) == ["at_chance"]
+
+
+def test_few_answers_prove_nothing(tmp_path: Path) -> None:
+    answers = make(0, Kind(count=8, misses=0))
+    assert codes(look_at(answers, box_rows(answers, turned(2)), tmp_path)) == ["too_few"]
+
+
+# ---- how pictures are turned -----------------------------------------------------------------------------------
+
+
+def with_pictures(answers: list[Answered], folder: Path, *, stored_turned: int) -> list[Answered]:
+    """Small pictures, the first of them stored turned by a quarter; boxes keep their shares."""
+    placed = []
+    for number, one in enumerate(answers):
+        stored = one.original.turned(6) if number < stored_turned else one.original
+        metadata = Image.Exif()
+        metadata[0x0112] = 6 if number < stored_turned else 1
+        image = folder / f"{number}.jpg"
+        Image.new("RGB", stored.size_wh).save(image, exif=metadata)
+        placed.append(replace(one, record=replace(one.record, image=image)))
+    return placed
+
+
+def test_answers_about_pictures_as_they_are_stored(tmp_path: Path) -> None:
+    answers = with_pictures(make(0, Kind(count=90, sizes=((64, 48),))), tmp_path, stored_turned=30)
+    rows = box_rows(answers, IN_ORIGINAL)
+    assert codes(look_at(answers, rows, tmp_path)) == []
+    rows[:30] = box_rows(answers[:30], turned(8))
+    (fault,) = look_at(answers, rows, tmp_path).faults
+    assert fault.code == "turned" and fault.of == 30 and fault.count > 15
+    assert "as it is stored, not upright" in fault.message
+
+
+# ---- habits ----------------------------------------------------------------------------------------------------
+
+
+def plant_text(answers: list[Answered], share: float, change: Callable[[str], str]) -> Rows:
+    rows = text_rows(answers, IN_SEEN)
+    return [row | {"text": change(row["text"])} if place < share * len(rows) else row for place, row in enumerate(rows)]
+
+
+def repeated(text: str) -> str:
+    unit = text[1:-1].partition("}")[0] + "}"
+    return "[" + ", ".join([unit] * 30) + ", " + unit[:20]
+
+
+def say_twice(text: str) -> str:
+    return f"[{text[1:-1]}, {text[1:-1]}]"
+
+
+def beyond(answers: list[Answered]) -> Rows:
+    rows = box_rows(answers, IN_ORIGINAL)
+    for row in rows[:20]:
+        row["boxes"][0][2] += 3000
+    return rows
+
+
+def first_alone(one: Answered) -> np.ndarray:
+    return IN_SEEN(one)[:1]
+
+
+def one_box(answers: list[Answered]) -> Rows:
+    return [
+        {"id": one.record.id, "seen": [*one.seen.size_wh], "text": write(first_alone(one), one.labels[:1])}
+        for one in answers
+    ]
+
+
+def one_place(answers: list[Answered]) -> Rows:
+    rows = box_rows(answers, IN_ORIGINAL)
+    for row, one in zip(rows[: len(rows) * 3 // 4], answers, strict=False):
+        row["boxes"] = [
+            [side * share for side, share in zip(one.original.size_wh * 2, (0.3, 0.4, 0.5, 0.7), strict=True)]
+        ]
+    return rows
+
+
+def forks_for_spoons(answers: list[Answered]) -> Rows:
+    rows = text_rows(answers, IN_SEEN)
+    for row, one in zip(rows, answers, strict=True):
+        if int(one.record.id) % 2:
+            row["text"] = row["text"].replace('"fork"', '"plate"')
+    return rows
+
+
+def drop_rows(answers: list[Answered]) -> Rows:
+    rows = text_rows(answers, IN_SEEN)
+    return [row | {"id": f"x{row['id']}"} if place < 20 else row for place, row in enumerate(rows)]
+
+
+HABITS: dict[str, tuple[str, Plant]] = {
+    "a loop to the cut": ("loop", lambda a: plant_text(a, 0.1, repeated)),
+    "every box twice": ("duplicates", lambda a: plant_text(a, 0.2, say_twice)),
+    "cut short": ("truncated", lambda a: plant_text(a, 0.1, lambda text: text[:-8])),
+    "words": ("unreadable", lambda a: plant_text(a, 0.1, lambda text: "I cannot see that.")),
+    "nothing": ("says_none", lambda a: plant_text(a, 0.5, lambda text: "[]")),
+    "beyond the picture": ("outside", beyond),
+    "one place": ("same_answer", one_place),
+    "forks called plates": ("confused_classes", forks_for_spoons),
+    "ids of other records": ("unpaired", drop_rows),
+}
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_a_habit_is_named_by_its_code_alone(habit: str, tmp_path: Path) -> None:
+    code, plant = HABITS[habit]
+    answers = make(0)
+    found = look_at(answers, plant(answers), tmp_path)
+    assert codes(found) == [code]
+    assert found.faults[0].count >= 15
+
+
+def test_one_box_where_there_are_several(tmp_path: Path) -> None:
+    answers = [one for one in make(0, Kind(targets=4)) if len(one.record.targets) > 1]
+    assert codes(look_at(answers, one_box(answers), tmp_path)) == ["one_box"]
+
+
+def test_boxes_where_there_is_nothing(tmp_path: Path) -> None:
+    answers = make(0)
+    answers[:30] = [replace(one, record=replace(one.record, targets=())) for one in answers[:30]]
+    assert codes(look_at(answers, text_rows(answers, IN_SEEN), tmp_path)) == ["invents"]
+
+
+def test_a_thing_that_is_asked_for_is_taken_for_another_of_its_picture(tmp_path: Path) -> None:
+    """Forks and spoons share pictures; asked for the fork, the model shows the spoon."""
+    answers = make(0, Kind(misses=0))
+    forks, spoons = answers[:120], answers[120:]
+    asked: list[Answered] = []
+    for number, (fork, spoon) in enumerate(zip(forks, spoons, strict=True)):
+        image = tmp_path / f"{number}.jpg"  # not there, hence the size is the record's
+        for one, name in ((fork, "fork"), (spoon, "spoon")):
+            (target,) = one.record.targets
+            box = gl.Boxes([target.box], one.original).to(fork.original).xyxy[0]
+            record = replace(
+                one.record,
+                image=image,
+                width=fork.original.width,
+                height=fork.original.height,
+                question=f"the {name}",
+                targets=(Target(box=tuple(box.tolist())),),
+            )
+            asked.append(replace(one, record=record, original=fork.original, seen=fork.seen))
+    rows = box_rows(asked, IN_ORIGINAL)
+    assert codes(look_at(asked, rows, tmp_path)) == []
+    for place in range(0, 120, 2):
+        rows[place]["boxes"] = rows[place + 1]["boxes"]
+    (fault,) = look_at(asked, rows, tmp_path).faults
+    assert fault.code == "confused_classes"
+    assert fault.message.startswith("'the fork' is taken for 'the spoon' in ")
+
+
+def test_every_code_is_planted() -> None:
+    named = {code for expected, _ in MISTAKES.values() for code in expected} | {code for code, _ in HABITS.values()}
+    elsewhere = {"pixels_as_thousandths", "at_chance", "too_few", "one_box", "invents"}
+    assert named | elsewhere == CODES.keys()
+
+
+# ---- with the bundled model ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model's answers about new scenes, beside their records."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    records = draw_records(folder / "images", "scene", count=48, seed=30_000_000)
+    write_records(records, folder / "records.jsonl")
+    gl.evaluate(gl.load("tiny"), records, folder / "report", max_new_tokens=48)
+    return folder
+
+
+def reread(evaluated: Path, folder: Path, change: Callable[[list[float]], list[float]]) -> Path:
+    """The same answers as if the model had written other numbers, with nothing but texts."""
+    rows = [json.loads(line) for line in (evaluated / "report/predictions.jsonl").read_text("utf-8").splitlines()]
+    for row in rows:
+        items = json.loads(row["text"])
+        for item in items:
+            item["bbox_2d"] = [round(number) for number in change(item["bbox_2d"])]
+        row["text"] = json.dumps(items)
+    file = folder / "predictions.jsonl"
+    kept = ({key: row[key] for key in ("id", "question", "text", "seen")} for row in rows)
+    file.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    return file
+
+
+def test_the_bundled_model_is_met_with_silence(evaluated: Path) -> None:
+    found = gl.diagnose(evaluated / "report/predictions.jsonl", evaluated / "records.jsonl")
+    assert codes(found) == [] and found.answers == 48
+    report = gl.read_report(evaluated / "report")
+    assert codes(gl.diagnose(report, gl.read_records(evaluated / "records.jsonl"))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda box: [number / 112 * 1000 for number in box], ["thousandths_as_pixels"]),
+        (lambda box: [number * 2 for number in box], ["wrong_frame"]),
+        (lambda box: [box[1], box[0], box[3], box[2]], ["swapped_axes"]),
+        (lambda box: [box[0], box[1], box[2] - box[0], box[3] - box[1]], ["box_form"]),
+    ],
+)
+def test_the_bundled_model_read_otherwise(
+    change: Callable[[list[float]], list[float]], expected: list[str], evaluated: Path, tmp_path: Path
+) -> None:
+    file = reread(evaluated, tmp_path, change)
+    assert codes(gl.diagnose(file, evaluated / "records.jsonl", family="qwen2_5_vl")) == expected
+
+
+@pytest.mark.parametrize(("plant", "code"), [(False, 0), (True, 1)])
+def test_the_command_line_tells_faults_and_ends_with_1_for_errors(
+    plant: bool, code: int, evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    file = evaluated / "report/predictions.jsonl"
+    if plant:
+        file = reread(evaluated, tmp_path, lambda box: [number * 2 for number in box])
+    words = ["diagnose", str(file), str(evaluated / "records.jsonl"), "--family", "qwen2_5_vl"]
+    for extra in ([], ["--json"]):
+        monkeypatch.setattr(sys, "argv", ["groundling", *words, *extra])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == code
+    text, _, document = capsys.readouterr().out.rpartition("\n{")
+    assert text.startswith("error wrong_frame: boxes are 2.00 x 2.00" if plant else "nothing systematic found in 48")
+    value = json.loads("{" + document)
+    assert value["answers"] == 48 and [fault["code"] for fault in value["faults"]] == ["wrong_frame"] * plant
+
+
+def test_no_answers_are_no_faults() -> None:
+    assert codes(examine(Cases([], [], 0))) == ["too_few"]
+
+
+def test_a_family_is_needed_for_texts_alone(tmp_path: Path) -> None:
+    answers = make(0, Kind(count=12))
+    with pytest.raises(gl.SettingsError, match="give --family"):
+        look_at(answers, text_rows(answers, IN_SEEN), tmp_path, family=None)
+    assert len(read_cases(tmp_path / "answers.jsonl", [one.record for one in answers], family="qwen3_vl").cases) == 12
+
+
+def test_the_document_has_every_code_as_it_is() -> None:
+    document = Path(__file__).parents[2] / "docs" / "diagnosis.md"
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*) \| (.*) \|$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {code: (level, meaning, cure) for code, level, meaning, cure in rows} == {**CODES}
+    assert [row[0] for row in rows] == list(CODES)
+    levels = [code.level for code in CODES.values()]
+    assert levels == sorted(levels, key=("error", "warning", "note").index), "worst first"
