@@ -392,7 +392,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Tell whether one model is better than another, question by question."""
-    from groundling.evaluation.compare import compare, comparison_to_json, write_comparison
+    from groundling.evaluation.compare import compare, comparison_to_json
+    from groundling.evaluation.compare_page import write_comparison
     from groundling.evaluation.report import read_report
 
     found = compare(read_report(before), read_report(after))

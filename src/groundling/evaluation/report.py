@@ -6,7 +6,7 @@ original pixels) and `report.html` (one self-contained page). One line of predic
     {"id": "7", "image": "../images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
      "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "boxes": [[460, 635, 513, 669]], "labels": [null],
      "scores": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
-     "truth": [[460, 635, 513, 669]], "truth_points": []}
+     "truth": [[460, 635, 513, 669]], "truth_labels": ["ghost"], "truth_points": []}
 
 `image` is relative to the file, `iou` and `hit` (IoU 0.5 or more) are null unless there is exactly one target, a box.
 """
@@ -171,6 +171,7 @@ def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) ->
         "hit": overlap >= 0.5 if prediction.is_single else None,
         "seen": answer.seen.size_wh,
         "truth": prediction.truth.xyxy.tolist(),
+        "truth_labels": [target.label for target in record.targets if target.box is not None],
         "truth_points": [target.point for target in record.targets if target.point is not None],
     }
     return without_nan(row)
@@ -189,7 +190,7 @@ def _relative(image: Path, folder: Path) -> str:
 def read_report(folder: str | Path) -> Report:
     """The report that `write_report` wrote; RecordError where the folder holds none, or a line is not one of its.
 
-    Labels and further keys of the records are not part of it; a picture may have gone and is then shown grey.
+    Further keys of the records are not part of it; a picture may have gone and is then shown grey.
     """
     folder = Path(folder)
     for name in ("report.json", "predictions.jsonl"):
@@ -243,7 +244,8 @@ def _reason(error: Exception) -> str:
 
 def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Prediction:
     original = Frame(value["width"], value["height"])
-    boxes = [Target(box=tuple(box)) for box in value["truth"]]
+    labels = value.get("truth_labels") or [None] * len(value["truth"])  # none in reports of groundling 0.1.0
+    boxes = [Target(box=tuple(box), label=label) for box, label in zip(value["truth"], labels, strict=True)]
     points = [Target(point=tuple(point)) for point in value["truth_points"]]
     record = Record(
         question=value["question"],
