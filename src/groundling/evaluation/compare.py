@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from groundling.errors import RecordError
 from groundling.evaluation.change import Change, changes
 from groundling.evaluation.groups import Groups, change_by_class, change_by_size
+from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json
 from groundling.evaluation.metrics import METRICS, Prediction, mark
 from groundling.evaluation.report import Report, without_nan
 from groundling.page.page import show_change, show_p
@@ -32,6 +33,7 @@ class Comparison:
     metrics: dict[str, Change]
     by_size: Groups
     by_class: Groups
+    guard: GuardChange | None  # None unless both reports hold the same questions that are not grounding
     pairs: list[Pair] = field(repr=False)
     unmatched_before: int  # questions that only the first report holds
     unmatched_after: int
@@ -60,6 +62,7 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         metrics=metrics,
         by_size=change_by_size(asked, old, new, seed=seed, draws=draws),
         by_class=change_by_class(asked, old, new, seed=seed, draws=draws),
+        guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
@@ -127,6 +130,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     value = {name: change._asdict() for name, change in comparison.metrics.items()} | {
         "by_size": _groups_to_json(comparison.by_size),
         "by_class": _groups_to_json(comparison.by_class),
+        "guard": guard_change_to_json(comparison.guard),
         "matched": len(comparison.pairs),
         "unmatched": {"before": comparison.unmatched_before, "after": comparison.unmatched_after},
         "verdict": comparison.verdict,

@@ -12,6 +12,7 @@ import numpy as np
 from groundling.evaluation.change import Change
 from groundling.evaluation.compare import Comparison, Pair, comparison_to_json
 from groundling.evaluation.groups import Groups
+from groundling.evaluation.guard import GuardChange
 from groundling.evaluation.metrics import METRICS, accuracy_curve, mark
 from groundling.evaluation.plot import AXES, trace
 from groundling.evaluation.report import write_json
@@ -210,6 +211,8 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
             yield f"## {part.title}"
             yield escape(part.note, 2000)
             yield _group_table(part)
+    if comparison.guard:
+        yield from guard_to_markdown(comparison.guard)
     yield from _won_and_lost(comparison)
 
 
@@ -237,6 +240,23 @@ def _cells(change: Change) -> list[str]:
     low, high = change.ci95
     interval = "" if math.isnan(low) else f"{show_change(low)} to {show_change(high)}"
     return [show_share(change.before), show_share(change.after), show_change(change.difference), interval]
+
+
+def guard_to_markdown(found: GuardChange, heading: str = "##") -> Iterator[str]:
+    """What became of other abilities."""
+    yield f"{heading} Other abilities"
+    yield (
+        f"{found.questions} questions that are not grounding ({escape(found.name)}), log-likelihood per token of the "
+        f"right answer: {found.verdict}."
+    )
+    yield change_table("answers", {"log-likelihood": found.change})
+    if found.is_worse:
+        yield "How likely each token of the right answer was, where it fell most:"
+        rows = [
+            [escape(fall.question), escape(fall.answer), show_share(fall.before), show_share(fall.after)]
+            for fall in found.falls
+        ]
+        yield table(["question", "right answer", "before", "after"], rows)
 
 
 def _won_and_lost(comparison: Comparison) -> Iterator[str]:

@@ -6,9 +6,10 @@ original pixels) and `report.html` (one self-contained page). One line of predic
     {"id": "7", "image": "../images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
      "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "boxes": [[460, 635, 513, 669]], "labels": [null],
      "scores": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
-     "truth": [[460, 635, 513, 669]], "truth_labels": ["ghost"], "truth_points": []}
+     "truth": [[460, 635, 513, 669]], "truth_points": [], "truth_labels": ["ghost"]}
 
-`image` is relative to the file, `iou` and `hit` (IoU 0.5 or more) are null unless there is exactly one target, a box.
+`truth_labels` are of `truth`, then of `truth_points`. `image` is relative to the file, `iou` and `hit` (IoU 0.5 or
+more) are null unless there is exactly one target, a box.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 from groundling.data.record import Record, Target, parse_json, record_to_json
 from groundling.dialect.answer import FLAWS, Answer
 from groundling.errors import RecordError
+from groundling.evaluation.guard import Guard, guard_from_json, guard_to_json
 from groundling.evaluation.metrics import METRICS, Marks, Prediction, Scores, accuracy_curve, mark, measure
 from groundling.evaluation.plot import AXES, trace
 from groundling.geometry.boxes import Boxes, Points
@@ -50,6 +52,7 @@ class Report:
     records_sha256: str
     versions: Mapping[str, str]  # of the packages that answered
     name: str = ""  # the page's heading
+    guard: Guard | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -73,6 +76,7 @@ def build_report(
     contract: Mapping[str, Any],
     versions: Mapping[str, str],
     name: str = "",
+    guard: Guard | None = None,
     seed: int = 0,
 ) -> Report:
     """Measure predictions."""
@@ -83,6 +87,7 @@ def build_report(
         records_sha256=hash_records(prediction.record for prediction in predictions),
         versions=versions,
         name=name,
+        guard=guard,
     )
 
 
@@ -149,6 +154,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "contract": report.contract,
         "records_sha256": report.records_sha256,
         "versions": report.versions,
+        "guard": guard_to_json(report.guard),
     }
     return without_nan(value)
 
@@ -171,8 +177,8 @@ def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) ->
         "hit": overlap >= 0.5 if prediction.is_single else None,
         "seen": answer.seen.size_wh,
         "truth": prediction.truth.xyxy.tolist(),
-        "truth_labels": [target.label for target in record.targets if target.box is not None],
         "truth_points": [target.point for target in record.targets if target.point is not None],
+        "truth_labels": [target.label for target in sorted(record.targets, key=lambda target: target.box is None)],
     }
     return without_nan(row)
 
@@ -210,6 +216,7 @@ def read_report(folder: str | Path) -> Report:
             records_sha256=value["records_sha256"],
             versions=value["versions"],
             name=value["name"],
+            guard=guard_from_json(value.get("guard")),
         )
     except (RecordError, KeyError, TypeError) as error:
         raise RecordError(f"{path}: not a report of groundling ({_reason(error)}); evaluate again") from None
@@ -244,9 +251,13 @@ def _reason(error: Exception) -> str:
 
 def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Prediction:
     original = Frame(value["width"], value["height"])
-    labels = value.get("truth_labels") or [None] * len(value["truth"])  # none in reports of groundling 0.1.0
-    boxes = [Target(box=tuple(box), label=label) for box, label in zip(value["truth"], labels, strict=True)]
-    points = [Target(point=tuple(point)) for point in value["truth_points"]]
+    count = len(value["truth"])
+    labels = value.get("truth_labels") or [None] * (count + len(value["truth_points"]))  # of an older groundling
+    boxes = [Target(tuple(box), label=label) for box, label in zip(value["truth"], labels[:count], strict=True)]
+    points = [
+        Target(point=tuple(point), label=label)
+        for point, label in zip(value["truth_points"], labels[count:], strict=True)
+    ]
     record = Record(
         question=value["question"],
         image=None if value["image"] is None else file.parent / value["image"],
