@@ -83,17 +83,17 @@ def test_classes_are_those_of_the_targets_labels():
 
 
 def test_questions_with_several_targets_count_by_f1():
-    before, after = report([("mug", 20.0, False)] * 3, targets=2), report([("mug", 20.0, True)] * 3, targets=2)
+    before, after = report([("mug", 20.0, False)] * 6, targets=2), report([("mug", 20.0, True)] * 6, targets=2)
 
     found = compare(before, after).by_class
 
     (mug,) = found.groups
-    assert (found.metric, mug.questions, mug.change.before, mug.change.after) == ("f1@0.5", 3, 0, 1)
+    assert (found.metric, mug.questions, mug.change.before, mug.change.after) == ("f1@0.5", 6, 0, 1)
 
 
 def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: Path):
     labels = [f"class {number:02}" for number in range(MOST_CLASSES + 3)]
-    rows = [(label, 20.0, True) for number, label in enumerate(labels) for _ in range(2 + (number % 2))]
+    rows = [(label, 20.0, True) for number, label in enumerate(labels) for _ in range(6 + (number % 2))]
     one = report(rows)
 
     comparison = compare(one, one)
@@ -101,12 +101,20 @@ def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: 
 
     found = comparison.by_class
     assert len(found.groups) == MOST_CLASSES
-    assert [group.questions for group in found.groups] == sorted([len(rows[:3])] * 11 + [2] * 9, reverse=True)
+    assert [group.questions for group in found.groups] == [7] * 11 + [6] * 9
     assert len(found.left_out) == 3
     for name in ("comparison.html", "comparison.md"):
         text = (tmp_path / name).read_text("utf-8")
         assert f"{MOST_CLASSES} looked at" in text
         assert all(label in text for label in found.left_out)
+
+
+def test_a_class_of_too_few_pictures_is_not_looked_at():
+    rows = [("mug", 20.0)] * 6 + [("lamp", 20.0)] * 5
+    found = compare(report([(*row, False) for row in rows]), report([(*row, True) for row in rows])).by_class
+
+    assert [group.name for group in found.groups] == ["mug"] and found.left_out == {"lamp": 5}
+    assert found.groups[0].differs, "six pictures are the fewest that can show a difference"
 
 
 def test_looking_at_many_classes_of_a_model_and_its_like_shows_no_difference():

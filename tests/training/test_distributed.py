@@ -47,6 +47,18 @@ import groundling
 groundling.train(*sys.argv[1:])
 """
 
+# The command line, telling how many questions each process asks
+COUNTING_PROGRAM = """
+from groundling.inference.predict import Grounder
+answer_each = Grounder.answer_each
+def count(self, questions, **options):
+    print(f"asked {len(questions)},", flush=True)
+    return answer_each(self, questions, **options)
+Grounder.answer_each = count
+from groundling.cli import main
+main()
+"""
+
 
 # ---- without processes -----------------------------------------------------------------------------------------
 
@@ -228,12 +240,15 @@ def test_two_processes_evaluate_as_one_does_and_go_on_from_its_answers(
     records = folder / "evaluated.jsonl"
     once = draw_records(folder / "images", "evaluated", count=9, seed=3)
     gl.write_records([*once, *(replace(record, id=f"{record.id}-again") for record in once[:4])], records)
-    command = ["-m", "groundling", "evaluate", "tiny", str(records), "--max-new-tokens", "40", "--batch-size", "2"]
+    program = folder / "counting.py"
+    program.write_text(COUNTING_PROGRAM, encoding="utf-8")
+    command = [str(program), "evaluate", "tiny", str(records), "--max-new-tokens", "40", "--batch-size", "2"]
     one, two, broken = folder / "evaluated-one", folder / "evaluated-two", folder / "evaluated-broken"
 
     assert run([*command, "--to", str(one)], environment).returncode == 0
     done = run([*TORCHRUN, *command, "--to", str(two)], environment)
     assert done.returncode == 0
+    assert done.stdout.count("asked 7,") == 2, "each asks its half"
     assert done.stdout.count("13 questions") == 1, "one process speaks for both"
 
     def stop(answered: int, _: int) -> None:
@@ -246,13 +261,14 @@ def test_two_processes_evaluate_as_one_does_and_go_on_from_its_answers(
     done = run([*TORCHRUN, *command, "--to", str(broken)], environment)
     assert done.returncode == 0
     assert done.stderr.count("5 of 13 answers were there already") == 1
+    assert done.stdout.count("asked 4,") == 2, "each asks half of what is left"
 
     for name in ("report.json", "predictions.jsonl"):
         expected = (one / name).read_bytes()
         assert (two / name).read_bytes() == (broken / name).read_bytes() == expected
     assert {file.name for file in broken.iterdir()} == {"report.json", "predictions.jsonl", "report.html"}
 
-    missing = run([*TORCHRUN, *command[:4], str(folder / "nowhere.jsonl")], environment)
+    missing = run([*TORCHRUN, *command[:3], str(folder / "nowhere.jsonl")], environment)
     assert missing.returncode != 0
     assert missing.stderr.count("error: no record file") == 1, "one process speaks for both"
 

@@ -14,9 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from accelerate import PartialState
-
-from groundling.evaluation.processes import from_main_process
+from groundling.evaluation.processes import from_main_process, this_process
 from groundling.geometry.frame import Frame
 
 LOG_NAME = "answers-*.jsonl.partial"  # * is a hash of what they are answers to, and of a further process its number
@@ -49,7 +47,7 @@ def open_answers(folder: Path, told: Mapping[str, Any], *, questions: int) -> It
 
     Left without an error, the block has put all answers into the report: every log in the folder is deleted then.
     """
-    state = PartialState()
+    state = this_process()
     heading = json.dumps(told, sort_keys=True)
     name = sha256(heading.encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from groundling.evaluation.change import Change
 from groundling.evaluation.compare import Comparison, Pair, comparison_to_json
-from groundling.evaluation.groups import Groups
+from groundling.evaluation.groups import LEAST_PICTURES, Groups
 from groundling.evaluation.guard import GuardChange
 from groundling.evaluation.metrics import METRICS, accuracy_curve, mark
 from groundling.evaluation.plot import AXES, trace
@@ -48,8 +48,8 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
     new = mark([pair.after for pair in comparison.pairs])
     sorted_pairs = sort_pairs(old.standing, new.standing)
     lines = [
-        trace(accuracy_curve(old), comparison.before, "before"),
-        trace(accuracy_curve(new), comparison.after, "after"),
+        trace(accuracy_curve(old), public_name(comparison.before), "before"),
+        trace(accuracy_curve(new), public_name(comparison.after), "after"),
     ]
     pictures = len(set(old.pictures.tolist()))
     write_page(
@@ -60,7 +60,9 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
         metrics=_measured(comparison),
         reach=_reach(comparison),
         pictures=pictures,
-        parts_of_all=[part for part in _parts_of_all(comparison) if part.found.groups],
+        parts_of_all=_parts_of_all(comparison),
+        before=public_name(comparison.before),
+        after=public_name(comparison.after),
         lines=[line for line in lines if line],
         axes=AXES,
         parts=_gallery(comparison.pairs, sorted_pairs, old.standing, new.standing),
@@ -92,10 +94,11 @@ class PartOfAll(NamedTuple):
 
 def _parts_of_all(comparison: Comparison) -> list[PartOfAll]:
     size, label = comparison.by_size, comparison.by_class
-    return [
+    parts = [
         PartOfAll("By size of the target", "size", f"{SIZES_TOLD} {_looked_at(size)}", size),
         PartOfAll("By class", "class", f"{_looked_at(label)} {_left_out(label)}".strip(), label),
     ]
+    return [part for part in parts if part.found.groups]
 
 
 def _looked_at(found: Groups) -> str:
@@ -112,7 +115,7 @@ def _left_out(found: Groups) -> str:
         return ""
     names = [f"{name} ({count})" for name, count in list(found.left_out.items())[:_NAMED]]
     more = f", and {len(found.left_out) - _NAMED} more" if len(found.left_out) > _NAMED else ""
-    return f"Not looked at, having fewer questions: {', '.join(names)}{more}."
+    return f"Not looked at, with fewer questions or under {LEAST_PICTURES} pictures: {', '.join(names)}{more}."
 
 
 # ---- wins and losses -------------------------------------------------------------------------------------------
@@ -207,10 +210,9 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
         "that give a difference at least as large."
     )
     for part in _parts_of_all(comparison):
-        if part.found.groups:
-            yield f"## {part.title}"
-            yield escape(part.note, 2000)
-            yield _group_table(part)
+        yield f"## {part.title}"
+        yield escape(part.note, 2000)
+        yield _group_table(part)
     if comparison.guard:
         yield from guard_to_markdown(comparison.guard)
     yield from _won_and_lost(comparison)

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from groundling.data.record import Record, record_to_json
@@ -17,7 +16,7 @@ from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
 from groundling.evaluation.guard import GENERAL, Found, Guard, read_guard
 from groundling.evaluation.metrics import Prediction
 from groundling.evaluation.pace import Progress
-from groundling.evaluation.processes import choose_share, from_main_process
+from groundling.evaluation.processes import choose_share, from_main_process, this_process
 from groundling.evaluation.report import Report, build_report, hash_records, write_report
 from groundling.geometry.images import MAX_PIXELS, open_image
 from groundling.inference.batch import Sample, encode_words
@@ -66,7 +65,7 @@ def evaluate(
             name=grounder.name,
             guard=from_main_process(lambda: measure_guard(grounder, guarded, str(guard), max_pixels=max_pixels)),
         )
-        if to is not None and PartialState().is_main_process:
+        if to is not None and this_process().is_main_process:
             write_report(report, to)
     return report
 
@@ -133,7 +132,7 @@ def predict_records(
     Of several processes each asks about its share, and all get all answers; one of them tells the progress. ImageError
     names a picture that cannot be read.
     """
-    state = PartialState()
+    state = this_process()
     predictions = _read_kept(grounder, records, log)
     left = [place for place in range(len(records)) if place not in predictions]
     images = [records[place].image for place in left]

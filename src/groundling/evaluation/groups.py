@@ -16,6 +16,9 @@ from groundling.evaluation.change import Change, changes, holm
 from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction
 
 MOST_CLASSES = 20  # looked at; with more, the smallest p that 10 000 draws give is soon corrected away
+LEAST_PICTURES = (
+    6  # of a class; of five, 2 in 32 ways to swap them always give a difference as large, which is p > 0.05
+)
 
 _BY_SIZE = "acc@0.5"  # only questions with one target have a size
 _BY_CLASS = ("acc@0.5", "f1@0.5")  # the first that applies to any question
@@ -60,7 +63,10 @@ def _area_share(prediction: Prediction) -> float:
 
 
 def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int) -> Groups:
-    """The classes with the most questions. A question counts in that of each label among its targets."""
+    """The classes with the most questions, none of too few pictures to show anything.
+
+    A question counts in the class of each label among its targets.
+    """
     metric = next((name for name in _BY_CLASS if not np.isnan(old.column(name)).all()), _BY_CLASS[0])
     counted = ~np.isnan(old.column(metric)) | ~np.isnan(new.column(metric))
     members: dict[str, list[int]] = {}
@@ -68,8 +74,14 @@ def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *
         for label in dict.fromkeys(target.label for target in predictions[place].record.targets if target.label):
             members.setdefault(label, []).append(place)
     order = Counter({label: len(places) for label, places in sorted(members.items())}).most_common()
-    looked_at = {label: np.array(members[label]) for label, _ in order[:MOST_CLASSES]}
-    return Groups(metric, _look_at(looked_at, metric, old, new, seed, draws), dict(order[MOST_CLASSES:]))
+    can_tell = [label for label, _ in order if _count_pictures(old, members[label]) >= LEAST_PICTURES]
+    looked_at = {label: np.array(members[label]) for label in can_tell[:MOST_CLASSES]}
+    left_out = {label: count for label, count in order if label not in looked_at}
+    return Groups(metric, _look_at(looked_at, metric, old, new, seed, draws), left_out)
+
+
+def _count_pictures(marks: Marks, places: Sequence[int] | np.ndarray) -> int:
+    return len(np.unique(marks.pictures[places]))
 
 
 def _look_at(
@@ -82,7 +94,7 @@ def _look_at(
     ]
     corrected = holm([change.p for change in found])
     return [
-        Group(name, len(places), len(set(old.pictures[places].tolist())), change, p)
+        Group(name, len(places), _count_pictures(old, places), change, p)
         for (name, places), change, p in zip(members.items(), found, corrected, strict=True)
     ]
 

@@ -6,21 +6,35 @@ else there is one, and everything here is what it would be without.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from groundling.errors import GroundlingError
+from groundling.errors import GroundlingError, SettingsError
 
 Made = TypeVar("Made")
 
 
+def this_process() -> PartialState:
+    """This process's place among those of the launch; SettingsError where it knows nothing of the others.
+
+    accelerate 1.15 has to be told that processes without a GPU belong together; else each would do all the work.
+    """
+    state = PartialState(cpu=not torch.cuda.is_available())
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != launched:
+        raise SettingsError(f"{launched} processes were launched, and this one knows of {state.num_processes}")
+    return state
+
+
 def from_main_process(make: Callable[[], Made]) -> Made:
     """What `make` gives on the main process, on every process; an error of groundling's that it raises is, too."""
-    state = PartialState()
+    state = this_process()
     if state.num_processes == 1:
         return make()
     made: Made | GroundlingError | None = None
