@@ -73,8 +73,8 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     """
     settings = load_settings(recipe, overrides)
     refuse_missing_trackers(settings)
-    refuse_missing_guard(settings)
     arguments = build_arguments(settings)
+    refuse_impossible_measures(settings)
     resume = from_main_process(lambda: find_resume(settings))
 
     base, processor, records = make_ready(settings)
@@ -356,10 +356,15 @@ def finish_from(checkpoint: Path, run: Path) -> None:
     PartialState().wait_for_everyone()
 
 
-def refuse_missing_guard(settings: Settings) -> None:
-    """RecordError where the questions that are not grounding cannot be read."""
+def refuse_impossible_measures(settings: Settings) -> None:
+    """RecordError where the guard's questions cannot be read, SettingsError where the untrained model has no device."""
     if settings.data.test and settings.evaluate.guard is not None:
         read_guard(settings.evaluate.guard)
+    if settings.evaluate.before and PartialState().distributed_type == DistributedType.DEEPSPEED:
+        raise SettingsError(
+            "evaluate.before: DeepSpeed would spread the untrained model over the devices; leave it false, and "
+            f"`groundling evaluate {settings.model.name} RECORDS --to before` by itself"
+        )
 
 
 def measure_base(settings: Settings, base: Checkpoint, processor: Processor, test: Sequence[Record]) -> None:
@@ -370,11 +375,6 @@ def measure_base(settings: Settings, base: Checkpoint, processor: Processor, tes
     folder = settings.run.dir / BASE_REPORT
     if not settings.evaluate.before or from_main_process((folder / "report.json").is_file):
         return
-    if PartialState().distributed_type == DistributedType.DEEPSPEED:
-        raise SettingsError(
-            "evaluate.before: DeepSpeed would spread the untrained model over the devices; leave it false, and "
-            f"`groundling evaluate {settings.model.name} RECORDS --to before` by itself"
-        )
     contract = dataclasses.replace(
         processor.contract, trained_on=base.contract.trained_on, made_with=base.contract.made_with
     )
