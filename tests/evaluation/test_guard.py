@@ -149,6 +149,15 @@ def test_a_guard_survives_the_disk(tmp_path: Path):
     assert "Other abilities" not in (tmp_path / "report.html").read_text("utf-8")
 
 
+def test_a_likelihood_that_is_no_number_is_no_change(tmp_path: Path):
+    broken = Guard("own", [answer(0, math.nan), answer(1, -1.0)])
+    write_report(build_report([], contract={}, versions={}, guard=broken), tmp_path)
+    found = compare_guards(
+        Guard("own", [answer(0, -1.0), answer(1, -1.0)]), read_report(tmp_path).guard, seed=0, draws=9
+    )
+    assert found is not None and found.verdict == "not measured, since a likelihood is not a number"
+
+
 def test_only_questions_that_both_hold_are_compared():
     before, after = Guard("own", [answer(0, -1.0), answer(1, -2.0)]), Guard("own", [answer(1, -2.5), answer(2, 0.0)])
     found = compare_guards(before, after, seed=0, draws=100)

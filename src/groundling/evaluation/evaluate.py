@@ -46,7 +46,7 @@ def evaluate(
     of one launch ask about their share each; one of them writes, and all return the report.
 
     `guard` are questions that are not grounding, for which the likelihood of the right answers is taken, so that
-    `compare` can tell whether other abilities suffered: a record file with answers, or `general`, which takes a second.
+    `compare` can tell whether other abilities suffered: a record file with answers, or `general`, 43 short ones.
 
     General instruction data among the records is not asked. ImageError names a picture that cannot be
     read: `check` finds those beforehand, and `data.check.usable` leaves their records out.

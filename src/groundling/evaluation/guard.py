@@ -91,7 +91,8 @@ def guard_from_json(value: Mapping[str, Any] | None) -> Guard | None:
     """The inverse of `guard_to_json`; KeyError or TypeError for what it did not write."""
     if value is None:
         return None
-    return Guard(value["name"], [Found(**one) for one in value["questions"]])
+    found = [Found(**one) for one in value["questions"]]
+    return Guard(value["name"], [one._replace(mean=math.nan) if one.mean is None else one for one in found])
 
 
 # ---- before and after ------------------------------------------------------------------------------------------
@@ -123,6 +124,8 @@ class GuardChange:
     @property
     def verdict(self) -> str:
         """What it says, in one sentence."""
+        if math.isnan(self.change.difference):
+            return "not measured, since a likelihood is not a number"
         if self.is_worse:
             return "right answers to questions that are not grounding became less likely: other abilities suffered"
         if self.change.is_seen():

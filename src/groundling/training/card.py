@@ -8,7 +8,6 @@ the `trainer` block, and of no path more than its last part.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,7 +178,7 @@ def _told_settings(facts: CardFacts) -> dict[str, str]:
     settings: Mapping[str, Any] = json.loads(facts.settings.model_dump_json())
     names = [*_TOLD, *(_TOLD_OF_LORA if facts.settings.tune.method == "lora" else ())]
     found = {name: _at(settings, name) for name in names}
-    changed = [name for name, share in settings["augment"].items() if share and not re.search("_", name)]
+    changed = [name for name, chance in settings["augment"].items() if chance and "_" not in name]  # others say how far
     told = {name: _in_words(value) for name, value in found.items() if value not in (None, [])}
     if changed:
         told["augment"] = ", ".join(f"{name} {settings['augment'][name]:g}" for name in changed)
