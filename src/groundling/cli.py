@@ -43,7 +43,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 def main() -> None:
     """Run the command line; ends the process with the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("groundling").setLevel(logging.INFO)
+    logging.getLogger("groundling").setLevel(logging.INFO if _is_speaker() else logging.ERROR)
     warnings.filterwarnings("ignore", "Corrupt EXIF")  # Pillow's; such a picture stays as it is stored
     try:
         code = app(standalone_mode=False)
@@ -355,26 +355,22 @@ def evaluate(
     protocol: Annotated[
         str | None, typer.Option(help="report as a benchmark does: refcoco, odinw, screenspot or pointing")
     ] = None,
+    guard: Annotated[
+        str, typer.Option(help="questions that are not grounding, to see what is forgotten: general, or a record file")
+    ] = "general",
+    no_guard: Annotated[bool, typer.Option("--no-guard", help="leave those out")] = False,
     allow_absolute: Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")] = False,
     max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a model every question of a record file and score its boxes."""
-    from groundling.data.check import check, usable
-    from groundling.data.record import scan_records
+    """Ask a model every question of a record file and score its boxes.
+
+    Several devices share the questions out: torchrun --nproc_per_node 8 -m groundling evaluate MODEL RECORDS
+    """
     from groundling.geometry.images import MAX_PIXELS
 
     limit = max_file_pixels or MAX_PIXELS
-    scan = scan_records(records, allow_absolute=allow_absolute)
-    kept = usable(scan.records, check(scan.records, max_pixels=limit))
-    set_aside = len(scan.records) + len(scan.rejected) - len(kept)
-    if set_aside:
-        _say(f"{set_aside} records cannot be used and are left out; `groundling check {records}` tells why")
-    general = sum(record.answer is not None for record in kept)
-    if general:
-        _say(f"{general} records are general instructions, without boxes to score, and are left out")
-    if general == len(kept):
-        raise RecordError(f"no record of {records} can be scored")
+    kept = _from_main_process(lambda: _read_scorable(records, allow_absolute, limit))
     if protocol is not None:
         from groundling.evaluation.protocols import refuse_protocol
 
@@ -395,21 +391,44 @@ def evaluate(
                 free=free,
                 max_pixels=limit,
                 protocol=protocol,
+                guard=None if no_guard else guard,
                 progress=progress,
             )
-    print(json.dumps(report_to_json(report), ensure_ascii=False) if as_json else _describe_scores(report))
-    _say(str(folder / "report.html"))
+    if _is_speaker():
+        print(json.dumps(report_to_json(report), ensure_ascii=False) if as_json else _describe_scores(report))
+        _say(str(folder / "report.html"))
+
+
+def _read_scorable(records: Path, allow_absolute: bool, max_pixels: int) -> list[Any]:
+    """The records of a file that a model can be scored on; how many others there are is told."""
+    from groundling.data.check import check, usable
+    from groundling.data.record import scan_records
+
+    scan = scan_records(records, allow_absolute=allow_absolute)
+    kept = usable(scan.records, check(scan.records, max_pixels=max_pixels))
+    set_aside = len(scan.records) + len(scan.rejected) - len(kept)
+    if set_aside:
+        _say(f"{set_aside} records cannot be used and are left out; `groundling check {records}` tells why")
+    general = sum(record.answer is not None for record in kept)
+    if general:
+        _say(f"{general} records are general instructions, without boxes to score, and are left out")
+    if general == len(kept):
+        raise RecordError(f"no record of {records} can be scored")
+    return kept
 
 
 @app.command()
 def compare(
     before: Annotated[Path, typer.Argument(help="report folder")],
     after: Annotated[Path, typer.Argument(help="report folder")],
-    to: Annotated[Path | None, typer.Option(help="folder for comparison.json and comparison.html")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="folder for comparison.json, comparison.html and comparison.md")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell whether one model is better than another, question by question."""
-    from groundling.evaluation.compare import compare, comparison_to_json, write_comparison
+    from groundling.evaluation.compare import compare, comparison_to_json
+    from groundling.evaluation.compare_page import write_comparison
     from groundling.evaluation.report import read_report
 
     found = compare(read_report(before), read_report(after))
@@ -520,6 +539,15 @@ def demo(
 # ---- shared ----------------------------------------------------------------------------------------------------
 
 
+def _from_main_process(make: Callable[[], Any]) -> Any:
+    """What `make` gives, made by one process of a distributed launch for all."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return make()
+    from groundling.evaluation.processes import from_main_process
+
+    return from_main_process(make)
+
+
 def _load(model: str, max_tokens: int | None) -> Any:
     from groundling.inference.predict import load
 
@@ -567,6 +595,13 @@ def _describe_changes(found: Any) -> str:
         low, high = change.ci95
         numbers = f"{change.before:7.3f} {change.after:7.3f} {change.difference:+7.3f}"
         lines.append(f"{name:15} {numbers}  {low:+.3f} to {high:+.3f}  {change.p:.4f}")
+    for what, groups in (("size", found.by_size), ("class", found.by_class)):
+        seen = [f"{group.name} {group.change.difference:+.3f}" for group in groups.groups if group.differs]
+        if groups.groups:
+            told = f"{len(groups.groups)} looked at, different: {', '.join(seen) or 'none'}"
+            lines.append(f"{groups.metric} by {what}: {told}")
+    if found.guard:
+        lines.append(f"other abilities {found.guard.change.difference:+.3f}: {found.guard.verdict}")
     return "\n".join([*lines, found.verdict])
 
 
@@ -598,9 +633,17 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from groundling.evaluation.pace import Pace, in_words
+
+    pace = Pace()
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(what, total=None, left="")
+
+        def tell(done: int, total: int) -> None:
+            left = pace.left(done, total)
+            bar.update(task, completed=done, total=total, left="" if left is None else f"{in_words(left)} left")
+
+        yield tell

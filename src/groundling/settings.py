@@ -360,6 +360,13 @@ class Evaluate(_Section):
     batch_size: Whole = Field(default=16, ge=1, description="questions per device that are answered at once")
     max_new_tokens: Whole = Field(default=512, ge=1, description="tokens of one answer, at most")
     free: bool = Field(default=False, description="whether answers may say anything; false: only what can be read")
+    guard: Text | None = Field(
+        default="general",
+        description="questions that are not grounding, to see what is forgotten: general, or a record file; null: none",
+    )
+    before: bool = Field(
+        default=False, description="whether the untrained model is measured first, to compare; costs one evaluation"
+    )
 
     @model_validator(mode="after")
     def _check_patience(self) -> Self:
@@ -408,6 +415,8 @@ class Settings(_Section):
     def _check_something_to_evaluate(self) -> Self:
         if self.evaluate.every and not self.data.test:
             raise ValueError(f"evaluate.every is {self.evaluate.every}, but data.test is empty: nothing to evaluate on")
+        if self.evaluate.before and not self.data.test:
+            raise ValueError("evaluate.before is true, but data.test is empty: nothing to evaluate on")
         return self
 
     def to_yaml(self) -> str:

@@ -12,7 +12,8 @@ import pytest
 from groundling.data.record import Record, Target
 from groundling.dialect.answer import Answer
 from groundling.errors import RecordError
-from groundling.evaluation.compare import compare, comparison_to_json, write_comparison
+from groundling.evaluation.compare import compare, comparison_to_json
+from groundling.evaluation.compare_page import write_comparison
 from groundling.evaluation.metrics import METRICS, Prediction
 from groundling.evaluation.report import Report, build_report, read_report, write_report
 from groundling.geometry.boxes import Boxes, Points

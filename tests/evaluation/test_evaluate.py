@@ -45,7 +45,7 @@ class Stopped(Exception):
 
 def stop_after(count: int) -> module.Progress:
     def stop(done: int, _: int) -> None:
-        if done == count:
+        if done == count > 0:
             raise Stopped
 
     return stop
@@ -132,6 +132,31 @@ def test_an_answer_that_was_read_otherwise_is_asked_for_again(
     evaluate(grounder, records[:2], tmp_path)
 
     assert counts == [1]
+
+
+def test_answers_of_several_processes_are_gathered_by_however_many_come_next(
+    grounder: Grounder, records: list[gl.Record], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    whole = evaluate(grounder, records, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        evaluate(grounder, records, tmp_path / "broken", stop=10)
+    (log,) = (tmp_path / "broken").glob(LOG_NAME)
+    heading, *lines = log.read_text("utf-8").splitlines(keepends=True)
+    for process, share in enumerate((lines[:3], lines[3:7], lines[5:])):  # some in two
+        other = log.with_name(log.name.replace(".jsonl", f"-{process}.jsonl" if process else ".jsonl"))
+        other.write_text("".join([heading, *share]), "utf-8")
+
+    caplog.set_level(logging.INFO, logger="groundling")
+    with pytest.raises(Stopped):
+        evaluate(grounder, records, tmp_path / "broken", stop=12)
+    assert caplog.messages == ["10 of 24 answers were there already"]
+    assert list((tmp_path / "broken").glob(LOG_NAME)) == [log], "and are in one log now"
+
+    found = evaluate(grounder, records, tmp_path / "broken")
+
+    assert caplog.messages[1:] == ["12 of 24 answers were there already"]
+    assert report_to_json(found) == report_to_json(whole)
+    assert not list((tmp_path / "broken").glob(LOG_NAME))
 
 
 def test_each_evaluation_goes_on_from_answers_of_its_own(

@@ -165,7 +165,12 @@ def test_the_bundled_model_finds_points_and_clicks_what_it_was_taught(reports: d
 def test_every_metric_that_applies_is_measured_on_disk_as_in_memory(name: str, reports: dict[str, Path]):
     report = gl.read_report(reports[name])
     again = build_report(
-        report.predictions, contract=report.contract, versions=report.versions, name=report.name, protocol=name
+        report.predictions,
+        contract=report.contract,
+        versions=report.versions,
+        name=report.name,
+        protocol=name,
+        guard=report.guard,
     )
 
     again = report_to_json(again) | {"records_sha256": report.records_sha256}

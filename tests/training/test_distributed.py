@@ -24,11 +24,12 @@ from packaging.version import Version
 
 import groundling as gl
 from groundling.errors import SettingsError
+from groundling.evaluation.processes import choose_share
 from groundling.evaluation.report import read_report
 from groundling.model.load import find_checkpoint
 from groundling.recipe_file import SHIPPED, write_yaml
 from groundling.training.checkpoint import list_checkpoints
-from groundling.training.processes import choose_share, refuse_other_engine
+from groundling.training.processes import refuse_other_engine
 
 SOURCE = Path(gl.__file__).parents[1]
 COMMAND = ["-m", "groundling", "train"]
@@ -45,6 +46,18 @@ PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu
 torch.distributed.init_process_group("gloo")
 from groundling.cli import main
 sys.argv[1:1] = ["train"]
+main()
+"""
+
+# The command line, telling how many questions each process asks
+COUNTING_PROGRAM = """
+from groundling.inference.predict import Grounder
+answer_each = Grounder.answer_each
+def count(self, questions, **options):
+    print(f"asked {len(questions)},", flush=True)
+    return answer_each(self, questions, **options)
+Grounder.answer_each = count
+from groundling.cli import main
 main()
 """
 
@@ -227,6 +240,46 @@ def test_two_processes_learn_what_one_does_and_go_on_after_a_break(folder: Path,
     assert again.returncode != 0
     assert again.stderr.count("error: ") == 1 and "is finished" in again.stderr, "one process speaks for both"
     assert "groundling.errors" not in again.stderr, "and none ends in a traceback"
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does_and_go_on_from_its_answers(
+    folder: Path, environment: dict[str, str]
+) -> None:
+    records = folder / "evaluated.jsonl"
+    once = draw_records(folder / "images", "evaluated", count=9, seed=3)
+    gl.write_records([*once, *(replace(record, id=f"{record.id}-again") for record in once[:4])], records)
+    program = folder / "counting.py"
+    program.write_text(COUNTING_PROGRAM, encoding="utf-8")
+    command = [str(program), "evaluate", "tiny", str(records), "--max-new-tokens", "40", "--batch-size", "2"]
+    one, two, broken = folder / "evaluated-one", folder / "evaluated-two", folder / "evaluated-broken"
+
+    assert run([*command, "--to", str(one)], environment).returncode == 0
+    done = run([*TORCHRUN, *command, "--to", str(two)], environment)
+    assert done.returncode == 0
+    assert done.stdout.count("asked 7,") == 2, "each asks its half"
+    assert done.stdout.count("13 questions") == 1, "one process speaks for both"
+
+    def stop(answered: int, _: int) -> None:
+        if answered == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        options = {"max_new_tokens": 40, "batch_size": 2}
+        gl.evaluate(gl.load("tiny"), gl.read_records(records), broken, progress=stop, **options)
+    done = run([*TORCHRUN, *command, "--to", str(broken)], environment)
+    assert done.returncode == 0
+    assert done.stderr.count("5 of 13 answers were there already") == 1
+    assert done.stdout.count("asked 4,") == 2, "each asks half of what is left"
+
+    for name in ("report.json", "predictions.jsonl"):
+        expected = (one / name).read_bytes()
+        assert (two / name).read_bytes() == (broken / name).read_bytes() == expected
+    assert {file.name for file in broken.iterdir()} == {"report.json", "predictions.jsonl", "report.html"}
+
+    missing = run([*TORCHRUN, *command[:3], str(folder / "nowhere.jsonl")], environment)
+    assert missing.returncode != 0
+    assert missing.stderr.count("error: no record file") == 1, "one process speaks for both"
 
 
 @pytest.mark.slow

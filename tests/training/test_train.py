@@ -43,7 +43,7 @@ def test_a_run_folder_has_everything(recipe: Recipe, scenes: Path) -> None:
     )
     assert sorted(path.name for path in run.iterdir()) == [
         *("best", "checkpoints", "curves.png", "final", "findings.jsonl", "groundling.json", "metrics.jsonl"),
-        *("recipe.yaml", "report", "samples", "set-aside.jsonl"),
+        *("model_card.md", "recipe.yaml", "report", "samples", "set-aside.jsonl"),
     ]  # fmt: skip
     assert [path.name for path in list_checkpoints(run)] == ["4"], "the newest one"
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["4"]

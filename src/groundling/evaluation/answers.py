@@ -1,6 +1,7 @@
 """Answers kept on disk as they come, so that an evaluation that was broken off goes on where it stopped.
 
-Each evaluation has a log of its own, so another model or budget tried in the same folder costs none of them.
+Each evaluation has a log of its own, so another model or budget tried in the same folder costs none of them. Of several
+processes that share one out each writes a log; whatever their number, the next start gathers what is there.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from groundling.evaluation.processes import from_main_process, this_process
 from groundling.geometry.frame import Frame
 
-LOG_NAME = "answers-*.jsonl.partial"  # * is a hash of what they are answers to
+LOG_NAME = "answers-*.jsonl.partial"  # * is a hash of what they are answers to, and of a further process its number
 
 
 class KeptAnswer(NamedTuple):
@@ -43,19 +45,42 @@ class AnswerLog:
 
 @contextmanager
 def open_answers(folder: Path, told: Mapping[str, Any], *, questions: int) -> Iterator[AnswerLog]:
-    """The log in a folder of the evaluation that is `told`, with what it holds already of its `questions`.
+    """A log in a folder for the evaluation that is `told`, with what its logs hold already of its `questions`.
 
     Left without an error, the block has put all answers into the report: every log in the folder is deleted then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    state = this_process()
     heading = json.dumps(told, sort_keys=True)
-    path = folder / LOG_NAME.replace("*", sha256(heading.encode()).hexdigest()[:12])
-    kept = _read(path, heading, questions)
-    _write(path, heading, kept)  # whatever a broken write left at the end is gone
+    name = sha256(heading.encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = from_main_process(lambda: _gather(folder, name, heading, questions))
+    path = _path(folder, name, state.process_index)
+    if not state.is_main_process:
+        _write(path, heading, {})
     with path.open("a", encoding="utf-8") as file:
         yield AnswerLog(file, kept)
-    for each in folder.glob(LOG_NAME):
-        each.unlink()
+    state.wait_for_everyone()  # whoever writes the report has written it
+    path.unlink(missing_ok=True)
+    if state.is_main_process:
+        for each in folder.glob(LOG_NAME):
+            each.unlink(missing_ok=True)
+
+
+def _path(folder: Path, name: str, process: int) -> Path:
+    return folder / LOG_NAME.replace("*", f"{name}-{process}" if process else name)
+
+
+def _gather(folder: Path, name: str, heading: str, questions: int) -> dict[int, KeptAnswer]:
+    """What all processes of an earlier start had written, now in one log; whatever a broken write left is gone."""
+    own = _path(folder, name, 0)
+    others = sorted(folder.glob(LOG_NAME.replace("*", f"{name}-*")))
+    kept: dict[int, KeptAnswer] = {}
+    for path in (own, *others):
+        kept |= _read(path, heading, questions)
+    _write(own, heading, kept)
+    for path in others:
+        path.unlink()
+    return kept
 
 
 def _write(path: Path, heading: str, kept: Mapping[int, KeptAnswer]) -> None:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 
-from groundling.data.record import Record
+from groundling.data.record import Record, record_to_json
 from groundling.dialect.answer import Answer
 from groundling.errors import ImageError
 from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
+from groundling.evaluation.guard import GENERAL, Found, Guard, read_guard
 from groundling.evaluation.metrics import Prediction
+from groundling.evaluation.pace import Progress
+from groundling.evaluation.processes import choose_share, from_main_process, this_process
 from groundling.evaluation.protocols import refuse_protocol
 from groundling.evaluation.report import Report, build_report, hash_records, write_report
-from groundling.geometry.images import MAX_PIXELS
+from groundling.geometry.images import MAX_PIXELS, open_image
+from groundling.inference.batch import Sample, encode_words
+from groundling.inference.likelihood import Likelihood, answer_likelihoods
 from groundling.inference.predict import BATCH_SIZE, MAX_NEW_TOKENS, Grounder, Question
 from groundling.model.contract import installed_versions
 
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]  # answered so far, of how many
 
 
 def evaluate(
@@ -37,12 +41,17 @@ def evaluate(
     free: bool = False,
     max_pixels: int = MAX_PIXELS,
     protocol: str | None = None,
+    guard: str | Path | None = GENERAL,
     progress: Progress | None = None,
 ) -> Report:
     """The model's scores on the records; with `to`, also a folder of report.json, predictions.jsonl and report.html.
 
     Answers are held to the contract's form, so that each can be read, unless they are `free` to say anything. Broken
-    off and called again, it says so and goes on from the answers that it had written to that folder.
+    off and called again, it says so and goes on from the answers that it had written to that folder. Several processes
+    of one launch ask about their share each; one of them writes, and all return the report.
+
+    `guard` are questions that are not grounding, for which the likelihood of the right answers is taken, so that
+    `compare` can tell whether other abilities suffered: a record file with answers, or `general`, 43 short ones.
 
     A `protocol` (docs/metrics.md) names the benchmark whose number heads the report: SettingsError where none has that
     name, RecordError where it fits no record.
@@ -53,6 +62,7 @@ def evaluate(
     asked = [record for record in records if record.answer is None]
     if protocol is not None:
         refuse_protocol(protocol, asked)
+    guarded = [] if guard is None else read_guard(guard)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "free": free}
     with _open_log(to, grounder, asked, options) as log:
         predictions = predict_records(
@@ -64,10 +74,42 @@ def evaluate(
             versions=installed_versions(),
             name=grounder.name,
             protocol=protocol,
+            guard=from_main_process(lambda: measure_guard(grounder, guarded, str(guard), max_pixels=max_pixels)),
         )
-        if to is not None:
+        if to is not None and this_process().is_main_process:
             write_report(report, to)
     return report
+
+
+def measure_guard(
+    grounder: Grounder, records: Sequence[Record], name: str, *, max_pixels: int = MAX_PIXELS
+) -> Guard | None:
+    """How likely the model finds the answers of general instruction data; None without any records.
+
+    ImageError names a picture that cannot be read.
+    """
+    if not records:
+        return None
+    by_picture = choose_share([record.image for record in records], processes=1, process=0)
+    samples: list[Sample] = []
+    image, seen = None, None
+    for record in (records[place] for place in by_picture):
+        if record.image != image:
+            image = record.image
+            seen = None if image is None else grounder.processor.see(open_image(image, max_pixels=max_pixels))
+        samples.append(encode_words(grounder.processor, record, seen))
+    likelihoods = answer_likelihoods(grounder.model, grounder.processor, samples)
+    found = {
+        place: _to_found(records[place], likelihood) for place, likelihood in zip(by_picture, likelihoods, strict=True)
+    }
+    return Guard(Path(name).name, [found[place] for place in range(len(records))])
+
+
+def _to_found(record: Record, likelihood: Likelihood) -> Found:
+    assert record.answer is not None, "a guard is made of records with an answer"
+    folder = record.file.parent if record.file else Path()
+    image = record_to_json(record, folder).get("image")
+    return Found(record.id, record.question, record.answer, image, likelihood.tokens, likelihood.mean)
 
 
 def _open_log(
@@ -98,30 +140,56 @@ def predict_records(
 ) -> list[Prediction]:
     """The model's answer to each record's question, in order; those that the log holds already are not asked again.
 
-    ImageError names a picture that cannot be read.
+    Of several processes each asks about its share, and all get all answers; one of them tells the progress. ImageError
+    names a picture that cannot be read.
     """
+    state = this_process()
+    predictions = _read_kept(grounder, records, log)
+    left = [place for place in range(len(records)) if place not in predictions]
+    images = [records[place].image for place in left]
+    share = choose_share(images, processes=state.num_processes, process=state.process_index)
+    options = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "free": free, "max_pixels": max_pixels}
+    tell = progress if progress is not None and state.is_main_process else _tell_nobody
+    tell(len(predictions), len(records))
+    mine: dict[int, Prediction] = {}
+    for place, prediction in _ask(grounder, records, [left[number] for number in share], options):
+        mine[place] = prediction
+        if log is not None:
+            answer = prediction.answer
+            assert answer.scores is not None, "whoever answers knows how sure it was"
+            scores = answer.scores.tolist()
+            log.keep(place, KeptAnswer(answer.text, answer.seen, prediction.original, scores, answer.none_score))
+        tell(min(len(predictions) + len(mine) * state.num_processes, len(records)), len(records))
+    for found in [mine] if state.num_processes == 1 else gather_object([mine]):
+        predictions |= found
+    return [predictions[place] for place in range(len(records))]
+
+
+def _read_kept(grounder: Grounder, records: Sequence[Record], log: AnswerLog | None) -> dict[int, Prediction]:
+    """What the log holds, by the place of its record."""
     predictions: dict[int, Prediction] = {}
     for place, kept in (log.kept if log else {}).items():
         if answer := _recall(grounder, kept):
             predictions[place] = Prediction(records[place], answer, kept.original)
     if predictions:
         logger.info("%d of %d answers were there already", len(predictions), len(records))
-    places = [place for place in range(len(records)) if place not in predictions]
+    return predictions
+
+
+def _ask(
+    grounder: Grounder, records: Sequence[Record], places: Sequence[int], options: Mapping[str, Any]
+) -> Iterator[tuple[int, Prediction]]:
+    """Places of records with what was answered, as the answers come."""
     questions = [Question(_picture_of(records[place]), records[place].question) for place in places]
-    for number, found in grounder.answer_each(
-        questions, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free, max_pixels=max_pixels
-    ):
+    for number, found in grounder.answer_each(questions, **options):
         if isinstance(found, ImageError):
             raise found
-        answer, place = found.answer, places[number]
-        predictions[place] = Prediction(records[place], answer, found.original)
-        if log is not None:
-            assert answer.scores is not None, "whoever answers knows how sure it was"
-            scores = answer.scores.tolist()
-            log.keep(place, KeptAnswer(answer.text, answer.seen, found.original, scores, answer.none_score))
-        if progress is not None:
-            progress(len(predictions), len(records))
-    return [predictions[place] for place in range(len(records))]
+        place = places[number]
+        yield place, Prediction(records[place], found.answer, found.original)
+
+
+def _tell_nobody(_: int, __: int) -> None:
+    return
 
 
 def _recall(grounder: Grounder, kept: KeptAnswer) -> Answer | None:

@@ -36,6 +36,7 @@ from groundling.evaluation.detection import (
     measure_detection,
     with_nan,
 )
+from groundling.evaluation.guard import Guard, guard_from_json, guard_to_json
 from groundling.evaluation.metrics import (
     METRICS,
     Marks,
@@ -72,6 +73,7 @@ class Report:
     name: str = ""  # the page's heading
     detection: Detection | None = None  # None where no target is a box
     protocol: str | None = None  # a key of PROTOCOLS
+    guard: Guard | None = None
 
     @property
     def headline(self) -> Headline | None:
@@ -116,6 +118,7 @@ def build_report(
     versions: Mapping[str, str],
     name: str = "",
     protocol: str | None = None,
+    guard: Guard | None = None,
     seed: int = 0,
 ) -> Report:
     """Measure predictions."""
@@ -134,6 +137,7 @@ def build_report(
             seed=seed,
         ),
         protocol=protocol,
+        guard=guard,
     )
 
 
@@ -203,6 +207,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "contract": report.contract,
         "records_sha256": report.records_sha256,
         "versions": report.versions,
+        "guard": guard_to_json(report.guard),
     }
     return without_nan(value)
 
@@ -283,6 +288,7 @@ def read_report(folder: str | Path) -> Report:
             name=value["name"],
             detection=detection_from_json(value["detection"]) if value.get("detection") else None,
             protocol=value["protocol"]["name"] if value.get("protocol") else None,
+            guard=guard_from_json(value.get("guard")),
         )
     except (RecordError, KeyError, TypeError) as error:
         raise RecordError(f"{path}: not a report of groundling ({_reason(error)}); evaluate again") from None
@@ -316,7 +322,7 @@ def _reason(error: Exception) -> str:
 def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Prediction:
     original = Frame(value["width"], value["height"])
     count = len(value["truth"])
-    labels = value.get("truth_labels") or [None] * (count + len(value["truth_points"]))
+    labels = value.get("truth_labels") or [None] * (count + len(value["truth_points"]))  # of an older groundling
     boxes = [Target(tuple(box), label=label) for box, label in zip(value["truth"], labels[:count], strict=True)]
     points = [
         Target(point=tuple(point), label=label)

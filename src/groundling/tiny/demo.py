@@ -16,7 +16,8 @@ import torch
 
 from groundling.data.check import check, summarize
 from groundling.data.record import Record, Target, read_records, write_records
-from groundling.evaluation.compare import compare, write_comparison
+from groundling.evaluation.compare import compare
+from groundling.evaluation.compare_page import write_comparison
 from groundling.evaluation.evaluate import evaluate
 from groundling.evaluation.report import read_report
 from groundling.inference.gallery import answer_pictures

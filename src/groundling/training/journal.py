@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from groundling.evaluation.pace import in_words
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -118,7 +120,7 @@ class Journal(TrainerCallback):
             return f"{where}  {scores or 'evaluated'}"
         done = max(1, state.global_step - self.first_step)
         left = (time.monotonic() - self.started) / done * (state.max_steps - state.global_step)
-        return f"{where}  loss {line['loss']:.4f}  rate {line['learning_rate']:.2e}  {_in_words(left)} left"
+        return f"{where}  loss {line['loss']:.4f}  rate {line['learning_rate']:.2e}  {in_words(left)} left"
 
 
 # ---- the file --------------------------------------------------------------------------------------------------
@@ -142,12 +144,6 @@ def _as_line(line: dict[str, Any]) -> str:
 def _finite(value: float) -> float | None:
     """The number, or None for one that JSON does not have."""
     return value if math.isfinite(value) else None
-
-
-def _in_words(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 # ---- the curves ------------------------------------------------------------------------------------------------

@@ -11,12 +11,12 @@ from functools import partial
 from typing import NamedTuple
 
 from groundling.data.record import Record
+from groundling.evaluation.processes import from_main_process
 from groundling.evaluation.report import hash_records
 from groundling.model.contract import Contract, installed_versions, recipe_contract
 from groundling.model.load import Checkpoint, find_checkpoint, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.processes import from_main_process
 from groundling.training.records import (
     Gathered,
     RecordDataset,

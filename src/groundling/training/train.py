@@ -22,14 +22,19 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from groundling.data.check import write_findings
 from groundling.data.record import Record
 from groundling.errors import SettingsError
-from groundling.evaluation.report import build_report, write_report
-from groundling.inference.predict import load
+from groundling.evaluation.evaluate import evaluate
+from groundling.evaluation.guard import read_guard
+from groundling.evaluation.pace import tell_progress
+from groundling.evaluation.processes import from_main_process
+from groundling.evaluation.report import Report
+from groundling.inference.predict import Grounder, load
 from groundling.model.attention import use_packed_attention
-from groundling.model.contract import Contract, installed_versions, read_contract, write_contract
+from groundling.model.contract import Contract, read_contract, write_contract
 from groundling.model.load import Checkpoint, find_checkpoint, load_model
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts
 from groundling.settings import Settings, closest_name, load_settings
+from groundling.training.card import BASE_REPORT, write_results
 from groundling.training.checkpoint import (
     RECIPE_FILE,
     copy_model,
@@ -41,13 +46,7 @@ from groundling.training.checkpoint import (
 from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
 from groundling.training.pictures import draw_first_batch
-from groundling.training.processes import (
-    ask_together,
-    from_main_process,
-    name_engine,
-    refuse_other_engine,
-    refuse_other_state,
-)
+from groundling.training.processes import name_engine, refuse_other_engine, refuse_other_state
 from groundling.training.ready import make_ready
 from groundling.training.records import (
     Gathered,
@@ -76,6 +75,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     settings = load_settings(recipe, overrides)
     refuse_missing_trackers(settings)
     arguments = build_arguments(settings)
+    refuse_impossible_measures(settings)
     resume = from_main_process(lambda: find_resume(settings))
 
     base, processor, records = make_ready(settings)
@@ -84,6 +84,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
     start_run_folder(settings, processor, records)
+    measure_base(settings, base, processor, records.test)
 
     if resume is not None and is_at_end(resume, settings):
         finish_from(resume, settings.run.dir)
@@ -95,7 +96,7 @@ def train(recipe: str | Path, *overrides: str) -> Path:
         trainer.save_whole(settings.run.dir / "final")
         del trainer, model
 
-    measure_run(settings, records.test)
+    measure_run(settings, base, records.test)
     log.info("done: %s", settings.run.dir)
     return settings.run.dir
 
@@ -364,21 +365,61 @@ def finish_from(checkpoint: Path, run: Path) -> None:
     PartialState().wait_for_everyone()
 
 
-def measure_run(settings: Settings, test: Sequence[Record]) -> None:
-    """Load what was saved, the best weights where there are any, and report on all test records."""
-    if not test:
-        log.info("no data.test: no report")
+def refuse_impossible_measures(settings: Settings) -> None:
+    """RecordError where the guard's questions cannot be read, SettingsError where the untrained model has no device."""
+    if settings.data.test and settings.evaluate.guard is not None:
+        read_guard(settings.evaluate.guard)
+    if settings.evaluate.before and PartialState().distributed_type == DistributedType.DEEPSPEED:
+        raise SettingsError(
+            "evaluate.before: DeepSpeed would spread the untrained model over the devices; leave it false, and "
+            f"`groundling evaluate {settings.model.name} RECORDS --to before` by itself"
+        )
+
+
+def measure_base(settings: Settings, base: Checkpoint, processor: Processor, test: Sequence[Record]) -> None:
+    """Report on the model as it comes, where the recipe wants it; once, however often the run goes on.
+
+    It is asked as it will be trained: at the run's budget, in its words and form.
+    """
+    folder = settings.run.dir / BASE_REPORT
+    if not settings.evaluate.before or from_main_process((folder / "report.json").is_file):
         return
-    unset_hf_deepspeed_config()  # what is measured is whole on every device, whatever spread it in training
+    contract = dataclasses.replace(
+        processor.contract, trained_on=base.contract.trained_on, made_with=base.contract.made_with
+    )
+    grounder = load(settings.model.name, revision=settings.model.revision)
+    _measure(dataclasses.replace(grounder, processor=processor.with_contract(contract)), test, folder, settings)
+    del grounder
     gc.collect()
     torch.cuda.empty_cache()
-    grounder = load(str(settings.run.dir))
-    predictions = ask_together(grounder, test, settings)
-    if PartialState().is_main_process:
-        report = build_report(
-            predictions, contract=grounder.contract.to_json(), versions=installed_versions(), name=grounder.name
-        )
-        write_report(report, settings.run.dir / "report")
+
+
+def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record]) -> None:
+    """Load what was saved, the best weights where there are any, and report on all test records; write the card."""
+    run = settings.run.dir
+    if not test:
+        log.info("no data.test: no report")
+    else:
+        unset_hf_deepspeed_config()  # what is measured is whole on every device, whatever spread it in training
+        gc.collect()
+        torch.cuda.empty_cache()
+        report = _measure(load(str(run)), test, run / "report", settings)
         for name in dict.fromkeys((settings.evaluate.metric, "parse_rate")):
             log.info("%s %.3f [%.3f, %.3f] on all test records", name, report.metrics[name], *report.ci95[name])
+    if PartialState().is_main_process:
+        write_results(settings, base)
     PartialState().wait_for_everyone()
+
+
+def _measure(grounder: Grounder, test: Sequence[Record], folder: Path, settings: Settings) -> Report:
+    return evaluate(
+        grounder,
+        test,
+        folder,
+        batch_size=settings.evaluate.batch_size,
+        max_new_tokens=settings.evaluate.max_new_tokens,
+        free=settings.evaluate.free,
+        max_pixels=settings.images.max_file_pixels,
+        guard=settings.evaluate.guard,
+        progress=tell_progress(log, f"questions asked of {grounder.name}"),
+    )

@@ -25,6 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from groundling.data.record import Record
 from groundling.errors import TrainingError
 from groundling.evaluation.metrics import measure
+from groundling.evaluation.processes import from_main_process
 from groundling.inference.batch import IGNORED
 from groundling.inference.predict import Grounder
 from groundling.model.processor import Processor
@@ -38,7 +39,7 @@ from groundling.training.checkpoint import (
     put_in_place,
 )
 from groundling.training.pictures import draw_predictions
-from groundling.training.processes import ask_together, from_main_process
+from groundling.training.processes import ask_together
 from groundling.training.ready import build_dataset, build_sampler
 from groundling.training.records import Gathered, join_samples
 

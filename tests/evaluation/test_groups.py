@@ -1,0 +1,171 @@
+"""Where a difference lies: sizes and classes, and that looking at many of them finds no more than there is."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundling.data.record import Record, Target
+from groundling.dialect.answer import Answer
+from groundling.evaluation.change import holm
+from groundling.evaluation.compare import compare, comparison_to_json
+from groundling.evaluation.compare_page import write_comparison
+from groundling.evaluation.groups import MOST_CLASSES, change_by_class
+from groundling.evaluation.metrics import Prediction, mark
+from groundling.evaluation.report import Report, build_report, read_report, write_report
+from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.frame import Frame
+
+PHOTO = Frame(100, 100)
+
+
+def predict(number: int, label: str | None, side: float, is_hit: bool, *, targets: int = 1) -> Prediction:
+    """A question about a picture of its own, for squares of one side, found all or none."""
+    boxes = [(left, 10.0, left + side, 10 + side) for left in (10.0 + 25 * place for place in range(targets))]
+    record = Record("it", Path(f"{number}.jpg"), tuple(Target(box, label=label) for box in boxes), id=str(number))
+    found = Boxes(boxes if is_hit else [], PHOTO)
+    answer = Answer(found, Points([], PHOTO), [None] * len(found), "", None, PHOTO)
+    return Prediction(record, answer, PHOTO)
+
+
+def report(rows: list[tuple[str | None, float, bool]], *, targets: int = 1) -> Report:
+    predictions = [predict(number, *row, targets=targets) for number, row in enumerate(rows)]
+    return build_report(predictions, contract={}, versions={}, name="run")
+
+
+def test_holm_by_hand():
+    # 0.005 x 4, 0.01 x 3, 0.03 x 2, and 0.04 x 1 is lifted to what stands before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.7, 0.6]) == [1, 1]
+    assert holm([]) == []
+    one, nothing = holm([0.04, math.nan])
+    assert one == 0.04 and math.isnan(nothing), "what was not measured was not looked at"
+
+
+def test_a_gain_on_small_targets_is_found_there_and_nowhere_else():
+    # Squares of side 5, 15 and 40 cover 0.0025, 0.0225 and 0.16 of the picture.
+    before = report([(None, side, is_large) for side, is_large in [(5.0, False), (15.0, True), (40.0, True)] * 20])
+    after = report([(None, side, True) for side in (5.0, 15.0, 40.0) * 20])
+
+    found = compare(before, after).by_size
+
+    assert (found.metric, found.left_out) == ("acc@0.5", {})
+    assert [(group.name, group.questions, group.change.difference) for group in found.groups] == [
+        ("small", 20, 1),
+        ("medium", 20, 0),
+        ("large", 20, 0),
+    ]
+    assert [group.differs for group in found.groups] == [True, False, False]
+
+
+def test_sizes_without_a_question_are_not_looked_at():
+    one = report([(None, 5.0, True)] * 4)
+    assert [group.name for group in compare(one, one).by_size.groups] == ["small"]
+    several = report([("mug", 5.0, True)] * 4, targets=2)
+    assert not compare(several, several).by_size.groups, "two targets have no one size"
+
+
+def test_classes_are_those_of_the_targets_labels():
+    before = report([("mug", 20.0, False), ("lamp", 20.0, True), (None, 20.0, True)] * 10)
+    after = report([("mug", 20.0, True), ("lamp", 20.0, True), (None, 20.0, False)] * 10)
+
+    found = compare(before, after).by_class
+
+    assert {group.name: (group.questions, group.change.difference, group.differs) for group in found.groups} == {
+        "mug": (10, 1, True),
+        "lamp": (10, 0, False),
+    }
+
+
+def test_questions_with_several_targets_count_by_f1():
+    before, after = report([("mug", 20.0, False)] * 6, targets=2), report([("mug", 20.0, True)] * 6, targets=2)
+
+    found = compare(before, after).by_class
+
+    (mug,) = found.groups
+    assert (found.metric, mug.questions, mug.change.before, mug.change.after) == ("f1@0.5", 6, 0, 1)
+
+
+def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: Path):
+    labels = [f"class {number:02}" for number in range(MOST_CLASSES + 3)]
+    rows = [(label, 20.0, True) for number, label in enumerate(labels) for _ in range(6 + (number % 2))]
+    one = report(rows)
+
+    comparison = compare(one, one)
+    write_comparison(comparison, tmp_path)
+
+    found = comparison.by_class
+    assert len(found.groups) == MOST_CLASSES
+    assert [group.questions for group in found.groups] == [7] * 11 + [6] * 9
+    assert len(found.left_out) == 3
+    for name in ("comparison.html", "comparison.md"):
+        text = (tmp_path / name).read_text("utf-8")
+        assert f"{MOST_CLASSES} looked at" in text
+        assert all(label in text for label in found.left_out)
+
+
+def test_a_class_of_too_few_pictures_is_not_looked_at():
+    rows = [("mug", 20.0)] * 6 + [("lamp", 20.0)] * 5
+    found = compare(report([(*row, False) for row in rows]), report([(*row, True) for row in rows])).by_class
+
+    assert [group.name for group in found.groups] == ["mug"] and found.left_out == {"lamp": 5}
+    assert found.groups[0].differs, "six pictures are the fewest that can show a difference"
+
+
+def test_looking_at_many_classes_of_a_model_and_its_like_shows_no_difference():
+    """Two models that are right by the toss of a coin, 20 classes, 100 times over: uncorrected, some class would do."""
+    generator = np.random.default_rng(0)
+    asked = report([(f"class {number % 20}", 20.0, True) for number in range(400)]).predictions
+    perfect = mark(asked)
+    seen = uncorrected = 0
+    for _ in range(100):
+        old, new = (
+            replace(perfect, earned=perfect.possible * generator.integers(0, 2, (len(asked), 1))) for _ in range(2)
+        )
+        groups = change_by_class(asked, old, new, seed=0, draws=1000).groups
+        seen += any(group.differs for group in groups)
+        uncorrected += any(group.change.is_seen() for group in groups)
+    assert seen <= 8, "one time in twenty, give or take what chance does to a hundred"
+    assert uncorrected > 30, "which is why it is corrected"
+
+
+def test_groups_are_in_the_json_and_survive_the_disk(tmp_path: Path):
+    before = report([("mug", 5.0, False), ("lamp | <b>", 40.0, True)] * 8)
+    after = report([("mug", 5.0, True), ("lamp | <b>", 40.0, True)] * 8)
+    for name, one in (("before", before), ("after", after)):
+        write_report(one, tmp_path / name)
+
+    from_disk = compare(read_report(tmp_path / "before"), read_report(tmp_path / "after"))
+    write_comparison(from_disk, tmp_path)
+
+    value = json.loads((tmp_path / "comparison.json").read_text("utf-8"))
+    assert value == comparison_to_json(compare(before, after))
+    mug = value["by_class"]["groups"]["mug"]
+    assert (value["by_class"]["looked_at"], mug["questions"], mug["differs"]) == (2, 8, True)
+    assert mug["p_holm"] == pytest.approx(2 * mug["p"])
+    assert set(value["by_size"]["groups"]) == {"small", "large"}
+    assert "<b>" not in (tmp_path / "comparison.html").read_text("utf-8").partition("By class")[2].partition("mug")[0]
+    assert "lamp \\| &lt;b&gt;" in (tmp_path / "comparison.md").read_text("utf-8")
+
+
+def test_markdown_holds_what_the_page_holds_and_no_path_of_this_machine(tmp_path: Path):
+    before = build_report(report([("mug", 5.0, False)] * 8).predictions, contract={}, versions={}, name="/home/me/base")
+    after = build_report(report([("mug", 5.0, True)] * 8).predictions, contract={}, versions={}, name="runs/a_b")
+    write_comparison(compare(before, after), tmp_path)
+
+    text = (tmp_path / "comparison.md").read_text("utf-8")
+
+    assert text.startswith("# Better: acc@0.5 +1.00 \\[+1.00, +1.00\\], p = 0.008\n")
+    assert "**base** (before) and **runs/a\\_b** (after)" in text and "/home" not in text
+    for title in ("## By size of the target", "## By class", "## Wins and losses"):
+        assert title in text
+    assert "| acc@0.5 | 0.000 | 1.000 | +1.000 | +1.000 to +1.000 | 0.008 |" in text
+    assert "| **mug** | 8 | 0.000 | 1.000 | +1.000 | +1.000 to +1.000 | 0.008 |" in text
+    assert "better: 8, worse: 0, much the same: 0" in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count(" | ") for line in tables} <= {2, 5, 6}, "no cell is cut in two"
