@@ -438,6 +438,47 @@ def predict(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="a model as for predict, or a server's address", metavar="MODEL|URL")],
+    to: Annotated[Path | None, typer.Option(help="folder for groundling.json; by default the model's own")] = None,
+    served: Annotated[str | None, typer.Option("--model", help="of a server: which of its models")] = None,
+    against: Annotated[str | None, typer.Option(help="of a server: the model whose contract it should keep to")] = None,
+    prompt: Annotated[str | None, typer.Option(help="of a server: how it is asked, with {question}")] = None,
+    seconds: Annotated[float, typer.Option(help="of a server: how long one answer may take")] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure in which coordinates a model or a server answers, by drawn pictures with known boxes."""
+    from groundling.inference.server import is_address
+
+    of_servers = {"--model": served, "--against": against, "--prompt": prompt}
+    if given := [option for option, value in of_servers.items() if value is not None and not is_address(model)]:
+        raise SettingsError(f"{', '.join(given)} is of servers, and {model!r} is no address like http://localhost:8000")
+    with _quiet_libraries():
+        from groundling.evaluation.calibrate import calibrate, calibrate_server
+        from groundling.evaluation.calibration_text import describe, to_json
+
+        with _progress("pictures") as progress:
+            outcome = (
+                calibrate_server(
+                    model,
+                    model=served,
+                    against=against,
+                    to=to,
+                    template=prompt,
+                    seconds=seconds,
+                    progress=progress,
+                )
+                if is_address(model)
+                else calibrate(model, to=to, progress=progress)
+            )
+    print(json.dumps(to_json(outcome), ensure_ascii=False) if as_json else describe(outcome))
+    if outcome.contract is not None:
+        _say(str(outcome.contract))
+    if not outcome.is_good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def merge(
     run: Annotated[str, typer.Argument(help="run folder or adapter")],
     out: Annotated[Path, typer.Argument(help="folder for the merged checkpoint")],
