@@ -85,9 +85,10 @@ def read_numbers(text: str) -> Numbers | None:
 
     What the reader of answers takes, or else four numbers in a row with nothing but brackets and commas between them.
     """
+    text = text[:_LONGEST]
     boxes = [item.numbers for item in read_items(text) if len(item.numbers) == 4]
     if not boxes:
-        match = _FOUR.search(text[:_LONGEST].rpartition("</think>")[2])
+        match = _FOUR.search(text.rpartition("</think>")[2])
         boxes = [tuple(map(float, re.findall(_NUMBER, match.group())))] if match else []
     first = next(iter(boxes), None)
     if first is None or len(first) != 4 or max(map(abs, first)) > _MOST:

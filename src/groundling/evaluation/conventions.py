@@ -147,9 +147,9 @@ class Trial:
 
     @property
     def budget(self) -> Budget | None:
-        """Of pixels of the resized picture: the likeliest, which is one that others use; None for what has none."""
+        """Of pixels of the resized picture, one that others use before any other; None where none has to be told."""
         budgets = [counts.budget for counts in self.counts]
-        return next((budget for budget in budgets if budget and _is_known(budget)), budgets[0])
+        return budgets[0] and next((budget for budget in budgets if budget and _is_known(budget)), budgets[0])
 
     @property
     def is_known(self) -> bool:
@@ -205,9 +205,11 @@ def fit_convention(heard: Sequence[Heard], turns: Sequence[Turned] = ("upright",
     if len(heard) < FEWEST:
         return None
     placing = _Placing(heard)
-    trials = _try_all(placing, [*COUNTS, *_budgets(_SMALLEST, LARGEST_SHOWN, _COARSE)], turns, tuple(ORDERS))
-    for further in (_around, _with_leasts):  # large cards tell the most, small ones the least
-        resized = min((trial for trial in trials if trial.budget), key=_score)
+    trials = _try_all(placing, [*COUNTS, *_budgets()], turns, tuple(ORDERS))
+    for further in (_with_mosts, _with_leasts, _with_mosts, _around, _with_leasts):  # one limit after the other
+        resized = min((trial for trial in trials if trial.budget), key=_score, default=None)
+        if resized is None:  # every frame places the answers alike: they are all 0
+            break
         tried = _try_all(placing, further(resized), (resized.turned,), (resized.order,))
         trials = _merge([*trials, *tried])
     closest = min(trials, key=_score)
@@ -245,24 +247,31 @@ class _Placing:
         self.truths = np.concatenate([each.card.box.xyxy for each in heard])
         self.sides = np.array([math.sqrt(each.card.upright.area) for each in heard])
         self._found: dict[tuple[int, Frame, Order, Turned], np.ndarray] = {}
+        by_file: dict[bytes, list[int]] = {}
+        for number, each in enumerate(heard):
+            by_file.setdefault(each.card.file, []).append(number)
+        self._groups = list(by_file.values())  # answers about one picture
+        self._back = np.argsort(np.concatenate(self._groups))  # from the order of groups to that of answers
 
-    def frames(self, counts: Counts, turned: Turned) -> list[Frame] | None:
-        """The frame of each answer's numbers; None where it is not known."""
-        frames = [_frame_of(each, counts, turned) for each in self._heard]
-        known = [frame for frame in frames if frame is not None]
+    def frames(self, counts: Counts, turned: Turned) -> tuple[Frame, ...] | None:
+        """The frame of the numbers about each picture; None where it is not known."""
+        frames = [_frame_of(self._heard[group[0]], counts, turned) for group in self._groups]
+        known = tuple(frame for frame in frames if frame is not None)
         return known if len(known) == len(frames) else None
 
     def places(self, frames: Sequence[Frame], order: Order, turned: Turned) -> np.ndarray:
         """(N, 4) in pixels of the upright cards."""
-        return np.stack([self._place(number, frame, order, turned) for number, frame in enumerate(frames)])
+        placed = [self._place(group, frame, order, turned) for group, frame in enumerate(frames)]
+        return np.concatenate(placed)[self._back]
 
-    def _place(self, number: int, frame: Frame, order: Order, turned: Turned) -> np.ndarray:
-        key = (number, frame, order, turned)
+    def _place(self, group: int, frame: Frame, order: Order, turned: Turned) -> np.ndarray:
+        card = self._heard[self._groups[group][0]].card
+        turned = turned if card.orientation > 1 else "upright"
+        key = (group, frame, order, turned)
         if key not in self._found:
-            card, numbers, _ = self._heard[number]
-            boxes = Boxes([ORDERS[order](numbers)], frame)
+            boxes = Boxes([ORDERS[order](self._heard[number].numbers) for number in self._groups[group]], frame)
             whole = boxes.to(card.stored).turned(card.orientation) if turned == "stored" else boxes.to(card.upright)
-            self._found[key] = whole.xyxy[0]
+            self._found[key] = whole.xyxy
         return self._found[key]
 
 
@@ -283,7 +292,7 @@ def _try_all(
         for counts in all_counts:
             frames = placing.frames(counts, turned)
             if frames is not None:
-                by_frames[tuple(frames)] = (*by_frames.get(tuple(frames), ()), counts)
+                by_frames[frames] = (*by_frames.get(frames, ()), counts)
         for order in orders:
             trials += [
                 Trial(found, order, turned, placing.places(frames, order, turned), placing.truths, placing.sides)
@@ -302,11 +311,16 @@ def _merge(trials: Sequence[Trial]) -> list[Trial]:
     return list(merged.values())
 
 
-def _budgets(smallest: int, largest: int, step: float) -> list[Counts]:
+def _budgets() -> list[Counts]:
     """Those that others use, and a ladder of budgets."""
-    steps = math.ceil(math.log(largest / smallest, step))
-    ladder = [(_SMALLEST, round(smallest * step**number)) for number in range(steps + 1)]
+    ladder = [(_SMALLEST, most) for most in _ladder()]
     return [_within(Budget(family, least, most)) for family in _FAMILIES for least, most in (*KNOWN, *ladder)]
+
+
+def _ladder() -> list[int]:
+    """Mosts from the smallest to what the largest card exceeds."""
+    steps = math.ceil(math.log(LARGEST_SHOWN / _SMALLEST, _COARSE))
+    return [round(_SMALLEST * _COARSE**number) for number in range(steps + 1)]
 
 
 def _around(trial: Trial) -> list[Counts]:
@@ -316,6 +330,14 @@ def _around(trial: Trial) -> list[Counts]:
     steps = range(-math.ceil(math.log(_COARSE, _FINE)), math.ceil(math.log(_COARSE, _FINE)) + 1)
     mosts = [round(budget.max_pixels * _FINE**number) for number in steps]
     return [_within(Budget(budget.family, budget.min_pixels, most)) for most in mosts if most >= budget.min_pixels]
+
+
+def _with_mosts(trial: Trial) -> list[Counts]:
+    """A trial's budget with the whole ladder of mosts."""
+    budget = trial.budget
+    assert budget is not None
+    least = budget.min_pixels
+    return [_within(Budget(budget.family, least, most)) for most in _ladder() if most >= least]
 
 
 def _with_leasts(trial: Trial) -> list[Counts]:
