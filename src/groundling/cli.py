@@ -299,12 +299,19 @@ def preview(
 
 @app.command()
 def info(
-    model: Annotated[str | None, typer.Argument(help="tell the contract of this model")] = None, as_json: AsJson = False
+    model: Annotated[str | None, typer.Argument(help="tell the contract of this model")] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help="how a server holds answers about pictures of that size to its form", metavar="WIDTHxHEIGHT"),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Versions, devices and extras; or the contract of a model."""
     from groundling import info as machine
 
-    if model is None:
+    if guide is not None:
+        found = _find_guide(model, guide)
+    elif model is None:
         found = machine.describe_machine()
     else:
         with _quiet_libraries():
@@ -508,6 +515,20 @@ def demo(
 
 
 # ---- shared ----------------------------------------------------------------------------------------------------
+
+
+def _find_guide(model: str | None, size: str) -> dict[str, Any]:
+    from groundling.geometry.frame import Frame
+
+    width, _, height = size.partition("x")
+    if model is None or not (width.isdecimal() and height.isdecimal()):
+        raise SettingsError(f"--guide {size!r} is of a model and a picture's size; expected MODEL --guide 640x480")
+    original = Frame(int(width), int(height))
+    with _quiet_libraries():
+        from groundling.inference.served import guide_for
+        from groundling.model.load import find_checkpoint
+
+        return guide_for(find_checkpoint(model).contract, original)
 
 
 def _load(model: str, max_tokens: int | None) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from families import build_family_processor
 from PIL import Image
 from served import Asked, serve
 
+from groundling.cli import main
 from groundling.dialect.answer import Item, write_answer
 from groundling.dialect.family import FAMILIES
 from groundling.geometry.frame import Frame
@@ -106,3 +109,23 @@ def test_the_contract_s_words_around_the_question():
     assert served.asked[0].body["messages"][0] == {"role": "system", "content": "Be exact."}
     assert served.asked[0].text == "Find the mug!"
     assert answer.flaw == "no_boxes", "bad words are data"
+
+
+def test_the_command_line_tells_the_guide_of_a_picture_s_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["groundling", "info", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    code, out, _ = run("tiny", "--guide", "640x480", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["seen"] == [112, 84] and "{question}" in found["prompt"]
+    assert re.fullmatch(found["regex"], '[{"bbox_2d": [0, 0, 112, 84], "label": "mug"}]')
+    assert not re.fullmatch(found["regex"], '[{"bbox_2d": [0, 0, 113, 84], "label": "mug"}]')
+    assert found["schema"]["type"] == "array"
+    for words in (["--guide", "640x480"], ["tiny", "--guide", "640"], ["tiny", "--guide", "0x5"]):
+        code, _, err = run(*words)
+        assert code == 2 and err.startswith("error: ")

@@ -45,6 +45,23 @@ them know too.
 """
 
 
+def guide_for(contract: Contract, original: Frame) -> dict[str, Any]:
+    """What somebody needs who asks a server about a picture of that size by other means than ours, as JSON.
+
+    `seen` is the width and height to resize it to; `regex` and `schema` hold an answer to the contract's form, and are
+    of such pictures only. `schema` is None where no schema can.
+    """
+    form, seen = contract.answer_form, fit_frame(original, contract)
+    frame = contract.known_family.text_frame(seen)
+    return {
+        "seen": list(seen.size_wh),
+        "prompt": contract.prompt_template,
+        "system": contract.system_prompt,
+        "regex": answer_regex(form, frame),
+        "schema": None if form == "tokens" else answer_schema(form, frame),
+    }
+
+
 @dataclass(frozen=True)
 class ServedGrounder:
     """A model on a server under the contract that it was trained under."""
