@@ -132,6 +132,14 @@ def test_a_contract_is_written_for_a_server_of_pixels(tmp_path: Path, call: Call
     assert (contract.min_pixels, contract.max_pixels) == (3136, 1_003_520)
 
 
+def test_a_written_budget_is_no_larger_than_what_was_measured(tmp_path: Path, call: Call):
+    with serve(seeing(Eye(within(3136, 12_845_056)))) as served:
+        ended = call("calibrate", served.address, "--to", tmp_path)
+    contract = read_contract(tmp_path)
+    assert contract is not None and contract.max_pixels == 2400 * 1800
+    assert "within 3136 to 4320000 pixels or more, xyxy, pictures upright: 34 of 34 answers fit" in ended.out
+
+
 def test_no_contract_is_made_of_thousandths(tmp_path: Path, call: Call):
     with serve(seeing(Eye(thousandths))) as served:
         ended = call("calibrate", served.address, "--to", tmp_path / "new")

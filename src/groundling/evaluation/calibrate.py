@@ -18,7 +18,7 @@ from groundling.dialect.prompt import check_template, write_prompt
 from groundling.errors import ContractError, ImageError, ServerError, SettingsError
 from groundling.evaluation.calibration import Calibration, Reply, differences, measure
 from groundling.evaluation.cards import MEDIA_TYPE, draw_cards
-from groundling.evaluation.conventions import find_family
+from groundling.evaluation.conventions import LARGEST_SHOWN, find_family
 from groundling.inference.predict import Grounder, Question, load_checkpoint
 from groundling.inference.server import Server, Turn, connect
 from groundling.model.contract import CONTRACT_FILE, Contract, installed_versions, write_contract
@@ -155,7 +155,9 @@ def ask_server(
 def derive_from_server(found: Calibration, template: str) -> Contract:
     """The contract of a served model that writes pixels of the resized picture.
 
-    ContractError for one of another convention: its family cannot be told, or thousandths tell no budget.
+    Its budget is no larger than the largest card: by that much pictures are seen as they are sent, whatever more the
+    server may take. ContractError for one of another convention: its family cannot be told, or thousandths tell no
+    budget.
     """
     fit = found.fit
     assert fit is not None and fit.is_found, "a convention was found"
@@ -171,7 +173,7 @@ def derive_from_server(found: Calibration, template: str) -> Contract:
         patch=family.patch,
         merge=family.merge,
         min_pixels=budget.min_pixels,
-        max_pixels=budget.max_pixels,
+        max_pixels=min(budget.max_pixels, LARGEST_SHOWN),
         prompt_template=template,
         answer_form=found.answer_form or family.answer_form,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from groundling.dialect.family import Budget
 from groundling.evaluation.calibrate import Outcome
 from groundling.evaluation.calibration import Calibration, describe_edges, read_numbers
 from groundling.evaluation.conventions import FEWEST, LARGEST_SHOWN, MEANINGS, Fit, Trial
@@ -39,7 +40,7 @@ def _describe_found(found: Calibration) -> str:
         others = "; ".join(_describe_convention(trial) for trial in fit.rivals)
         return "\n".join([*lines, f"several fit: the answers do not tell the best from {others}"])
     if fit.best.budget:
-        lines.append(f"resized within {_describe_budget(fit)}, in tokens of {fit.best.side} pixels a side")
+        lines.append(_describe_resizing(fit))
     if edges := describe_edges(found):
         lines.append(f"right and bottom edges: {edges}")
     return "\n".join([*lines, f"answer form: {found.answer_form or 'none of ours'}"])
@@ -48,9 +49,15 @@ def _describe_found(found: Calibration) -> str:
 def _describe_convention(trial: Trial) -> str:
     """In words: what the numbers count, their order, and whether EXIF was heeded."""
     counts, order, turned = trial.kind
-    within = f" within {trial.budget.min_pixels} to {trial.budget.max_pixels} pixels" if trial.budget else ""
+    within = f" within {_describe_budget(trial.budget)}" if trial.budget else ""
     exif = "upright" if turned == "upright" else "as stored, EXIF not heeded"
     return f"{MEANINGS[counts]}{within}, {order}, pictures {exif}"
+
+
+def _describe_budget(budget: Budget) -> str:
+    if budget.max_pixels >= LARGEST_SHOWN:
+        return f"{budget.min_pixels} to {LARGEST_SHOWN} pixels or more"
+    return f"{budget.min_pixels} to {budget.max_pixels} pixels"
 
 
 def _describe_trial(trial: Trial) -> str:
@@ -58,13 +65,12 @@ def _describe_trial(trial: Trial) -> str:
     return f"{_describe_convention(trial)}: {fits}, median error {trial.median_px:.1f} px"
 
 
-def _describe_budget(fit: Fit) -> str:
-    budget, most = fit.best.budget, fit.most_pixels
-    assert budget is not None and most is not None
-    if most[1] >= LARGEST_SHOWN:
-        return f"{budget.min_pixels} to {LARGEST_SHOWN} pixels or more"
-    others = "" if most[0] == most[1] else f" (or up to {most[0]} to {most[1]}, which these pictures do not tell apart)"
-    return f"{budget.min_pixels} to {budget.max_pixels} pixels{others}"
+def _describe_resizing(fit: Fit) -> str:
+    """How exactly a budget is told, and the side of a token."""
+    most = fit.most_pixels
+    assert most is not None
+    told = "" if most[1] >= LARGEST_SHOWN else f", its most may be {most[0]} to {most[1]} by these answers"
+    return f"resized to whole tokens of {fit.best.side} pixels a side{told}"
 
 
 def _shorten(text: str | None, most: int = 80) -> str:

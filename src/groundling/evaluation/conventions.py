@@ -95,7 +95,7 @@ KNOWN: tuple[tuple[int, int], ...] = (
     (786_432, 13_107_200),
     (200_704, 1_003_520),
 )
-LEASTS = (3136, 784, 4096, 12_544, 50_176, 65_536, 200_704, 262_144, 786_432)
+LEASTS = (3136, 4096, 784, 12_544, 50_176, 65_536, 200_704, 262_144, 786_432)
 _SMALLEST = 4 * 32**2
 LARGEST_SHOWN = max(width * height for width, height, _ in SHOWN)  # larger budgets cannot be told from each other
 _COARSE, _FINE = 1.15, 1.005  # from one budget that is tried to the next: 7 % and 0.25 % of a side
@@ -313,8 +313,11 @@ def _merge(trials: Sequence[Trial]) -> list[Trial]:
 
 def _budgets() -> list[Counts]:
     """Those that others use, and a ladder of budgets."""
-    ladder = [(_SMALLEST, most) for most in _ladder()]
-    return [_within(Budget(family, least, most)) for family in _FAMILIES for least, most in (*KNOWN, *ladder)]
+    return [
+        _within(Budget(family, least, most))
+        for family in _FAMILIES
+        for least, most in (*KNOWN, *((4 * family.token_side**2, most) for most in _ladder()))
+    ]
 
 
 def _ladder() -> list[int]:
