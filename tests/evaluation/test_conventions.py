@@ -169,6 +169,16 @@ def test_one_answer_to_everything_fits_nothing(text: str):
     assert_none_fits(ask(lambda card: text))
 
 
+def test_a_model_that_is_right_about_a_quarter_of_the_cards_fits_nothing():
+    rng = np.random.default_rng(0)
+    right = CARDS[::4]
+    calibration = ask(
+        lambda card: Eye().answer(card.file, card.question) if card in right else random_box(rng, (1000, 1000))
+    )
+    assert 2 <= found(calibration).best.explained <= 12
+    assert not calibration.is_found and not found(calibration).explains
+
+
 def test_the_other_thing_fits_nothing():
     swapped = {"the red square": "the blue circle", "the blue circle": "the red square"}
     assert_none_fits(ask(lambda card: Eye().answer(card.file, swapped[card.question])))

@@ -212,10 +212,11 @@ def test_no_server():
         ask(served.address)
 
 
-def test_redirections_are_not_followed(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirections_are_not_followed(monkeypatch: pytest.MonkeyPatch, status: int):
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     with serve(lambda asked: "[]") as elsewhere:
-        away = Reply(307, b"", {"Location": f"{elsewhere.address}/chat/completions"})
+        away = Reply(status, b"", {"Location": f"{elsewhere.address}/chat/completions"})
         with serve(replies(away)) as served, pytest.raises(ServerError, match="is not followed; give that address"):
             ask(served.address)
     assert not elsewhere.asked
