@@ -70,6 +70,7 @@ def test_a_planted_convention_is_found(eye: Eye, kind: tuple[str, str, str]):
     assert fit.second.kind != kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seed"), [("Qwen2.5-VL", 0), ("Qwen3-VL", 1), ("xywh of pixels", 2), ("not turned", 3)]
 )
@@ -101,6 +102,7 @@ def test_a_budget_is_found(least: int, most: int, side: int):
     assert all(within(budget.min_pixels, most, side)(size) == within(least, most, side)(size) for size in small)
 
 
+@pytest.mark.slow
 def test_budgets_that_others_use_are_named_exactly():
     for most in (50_176, 451_584, 1_003_520, 12_845_056):
         budget = found(calibrate(Eye(within(3136, most)))).best.budget
@@ -144,13 +146,13 @@ def assert_none_fits(calibration: Calibration) -> None:
     assert found(calibration).best.explained < 0.35 * len(CARDS), "by far"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(1))
 def test_random_boxes_fit_nothing(seed: int):
     assert_none_fits(ask(blind_answers(seed)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3, 200))
+@pytest.mark.parametrize("seed", range(1, 200))
 def test_random_boxes_fit_nothing_whatever_the_seed(seed: int):
     assert_none_fits(ask(blind_answers(seed)))
 
