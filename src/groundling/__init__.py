@@ -18,6 +18,7 @@ from groundling.errors import (
     GroundlingError,
     ImageError,
     RecordError,
+    ServerError,
     SettingsError,
     TrainingError,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "Record",
     "RecordError",
     "Report",
+    "ServerError",
     "SettingsError",
     "Target",
     "TrainingError",

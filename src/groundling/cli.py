@@ -303,12 +303,19 @@ def preview(
 
 @app.command()
 def info(
-    model: Annotated[str | None, typer.Argument(help="tell the contract of this model")] = None, as_json: AsJson = False
+    model: Annotated[str | None, typer.Argument(help="tell the contract of this model")] = None,
+    guide: Annotated[
+        str | None,
+        typer.Option(help="how a server holds answers about pictures of that size to its form", metavar="WIDTHxHEIGHT"),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Versions, devices and extras; or the contract of a model."""
     from groundling import info as machine
 
-    if model is None:
+    if guide is not None:
+        found = _find_guide(model, guide)
+    elif model is None:
         found = machine.describe_machine()
     else:
         with _quiet_libraries():
@@ -508,6 +515,47 @@ def predict(
 
 
 @app.command()
+def calibrate(
+    model: Annotated[str, typer.Argument(help="a model as for predict, or a server's address", metavar="MODEL|URL")],
+    to: Annotated[Path | None, typer.Option(help="folder for groundling.json; by default the model's own")] = None,
+    served: Annotated[str | None, typer.Option("--model", help="of a server: which of its models")] = None,
+    against: Annotated[str | None, typer.Option(help="of a server: the model whose contract it should keep to")] = None,
+    prompt: Annotated[str | None, typer.Option(help="of a server: how it is asked, with {question}")] = None,
+    seconds: Annotated[float, typer.Option(help="of a server: how long one answer may take")] = 120.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure in which coordinates a model or a server answers, by drawn pictures with known boxes."""
+    from groundling.inference.server import is_address
+
+    of_servers = {"--model": served, "--against": against, "--prompt": prompt}
+    if given := [option for option, value in of_servers.items() if value is not None and not is_address(model)]:
+        raise SettingsError(f"{', '.join(given)} is of servers, and {model!r} is no address like http://localhost:8000")
+    with _quiet_libraries():
+        from groundling.evaluation.calibrate import calibrate, calibrate_server
+        from groundling.evaluation.calibration_text import describe, to_json
+
+        with _progress("pictures") as progress:
+            outcome = (
+                calibrate_server(
+                    model,
+                    model=served,
+                    against=against,
+                    to=to,
+                    template=prompt,
+                    seconds=seconds,
+                    progress=progress,
+                )
+                if is_address(model)
+                else calibrate(model, to=to, progress=progress)
+            )
+    print(json.dumps(to_json(outcome), ensure_ascii=False) if as_json else describe(outcome))
+    if outcome.contract is not None:
+        _say(str(outcome.contract))
+    if not outcome.is_good:
+        raise typer.Exit(1)
+
+
+@app.command()
 def merge(
     run: Annotated[str, typer.Argument(help="run folder or adapter")],
     out: Annotated[Path, typer.Argument(help="folder for the merged checkpoint")],
@@ -546,6 +594,20 @@ def _from_main_process(make: Callable[[], Any]) -> Any:
     from groundling.evaluation.processes import from_main_process
 
     return from_main_process(make)
+
+
+def _find_guide(model: str | None, size: str) -> dict[str, Any]:
+    from groundling.geometry.frame import Frame
+
+    width, _, height = size.partition("x")
+    if model is None or not (width.isdecimal() and height.isdecimal()):
+        raise SettingsError(f"--guide {size!r} is of a model and a picture's size; expected MODEL --guide 640x480")
+    original = Frame(int(width), int(height))
+    with _quiet_libraries():
+        from groundling.inference.served import guide_for
+        from groundling.model.load import find_checkpoint
+
+        return guide_for(find_checkpoint(model).contract, original)
 
 
 def _load(model: str, max_tokens: int | None) -> Any:

@@ -33,3 +33,7 @@ class ContractError(GroundlingError, ValueError):
 
 class TrainingError(GroundlingError):
     """A training that cannot go on: the loss or a weight is no longer finite, or the weights would be lost."""
+
+
+class ServerError(GroundlingError):
+    """A server of models that cannot be reached, that refuses, or whose reply is none."""

@@ -59,7 +59,7 @@ def skeleton(form: AnswerForm, frame: Frame, end: str, *, has_room: Callable[[],
     """
     if form == "tokens":
         return _token_places(frame, end, has_room)
-    return _json_places(frame, *_AROUND[form], end, has_room if form != "bare" else lambda: False)
+    return _json_places(frame, *AROUND[form], end, has_room if form != "bare" else lambda: False)
 
 
 def may_begin(prefix: int, least: int, most: int) -> bool:
@@ -76,7 +76,7 @@ def may_begin(prefix: int, least: int, most: int) -> bool:
 
 # ---- JSON: fenced, list, bare ----------------------------------------------------------------------------------
 
-_AROUND: dict[AnswerForm, tuple[str, str, str]] = {  # before the first object, between two, after the last
+AROUND: dict[AnswerForm, tuple[str, str, str]] = {  # before the first object, between two, after the last
     "fenced": ("```json\n[\n\t", ",\n\t", "\n]\n```"),
     "list": ("[", ", ", "]"),
     "bare": ("", "", ""),

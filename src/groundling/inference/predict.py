@@ -22,7 +22,7 @@ from groundling.geometry.images import MAX_PIXELS, Source, open_image
 from groundling.inference.batch import encode_question
 from groundling.inference.generate import generate_tokens, is_spread
 from groundling.model.contract import Contract
-from groundling.model.load import find_checkpoint, hash_weights, load_model, load_processor
+from groundling.model.load import Checkpoint, find_checkpoint, hash_weights, load_model, load_processor
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 
@@ -223,8 +223,12 @@ def load(name: str | Path, *, revision: str | None = None, device: str | None = 
     `device` is torch's name of one; by default the GPU where there is one. Weights are bfloat16 there, float32 on a
     CPU.
     """
+    return load_checkpoint(find_checkpoint(str(name), revision=revision), device=device)
+
+
+def load_checkpoint(checkpoint: Checkpoint, *, device: str | None = None) -> Grounder:
+    """A grounder from a checkpoint that was found; `device` as in `load`."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    checkpoint = find_checkpoint(str(name), revision=revision)
     model = load_model(checkpoint, dtype=torch.float32 if place.type == "cpu" else torch.bfloat16)
     weights = hash_weights(checkpoint)
-    return Grounder(model.to(place).eval(), load_processor(checkpoint), str(name), weights)  # type: ignore[arg-type]
+    return Grounder(model.to(place).eval(), load_processor(checkpoint), checkpoint.name, weights)  # type: ignore[arg-type]

@@ -28,6 +28,14 @@ from groundling.model.vocabulary import Vocabulary
 _QUESTION = "\u2063question\u2063"  # a stand-in that no template changes
 
 
+def fit_frame(original: Frame, contract: Contract) -> Frame:
+    """The size that a picture is resized to under a contract: whole visual tokens, an area within its budget."""
+    side = contract.patch * contract.merge
+    least, most = contract.min_pixels, contract.max_pixels
+    height, width = smart_resize(original.height, original.width, side, min_pixels=least, max_pixels=most)
+    return Frame(width, height)
+
+
 class Turns(NamedTuple):
     """The control text around a question and its answer, as the chat template writes it."""
 
@@ -86,11 +94,10 @@ class Processor:
 
     def expect(self, original: Frame) -> Patches:
         """What `see` will make of a picture of this size, without pixels: to plan lengths, never for coordinates."""
-        side = self.images.patch_size * self.images.merge_size
-        least, most = self.contract.min_pixels, self.contract.max_pixels
-        height, width = smart_resize(original.height, original.width, side, min_pixels=least, max_pixels=most)
-        grid = (1, height // self.images.patch_size, width // self.images.patch_size)
-        return Patches(torch.empty(0, dtype=torch.uint8), grid, seen_frame(grid, self.images.patch_size))
+        patch = self.contract.patch
+        wanted = fit_frame(original, self.contract)
+        grid = (1, wanted.height // patch, wanted.width // patch)
+        return Patches(torch.empty(0, dtype=torch.uint8), grid, seen_frame(grid, patch))
 
     def normalise(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch with the pixels of its pictures, wherever they are, as the model takes them (`pixel_values`)."""

@@ -1,0 +1,121 @@
+"""What a calibration found, in words and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groundling.dialect.family import Budget
+from groundling.evaluation.calibrate import Outcome
+from groundling.evaluation.calibration import Calibration, describe_edges, read_numbers
+from groundling.evaluation.conventions import FEWEST, LARGEST_SHOWN, MEANINGS, Fit, Trial
+
+
+def describe(outcome: Outcome) -> str:
+    """What was found and by what it is known, a line each, and how a contract stands to it."""
+    lines = [_describe_found(outcome.found)]
+    lines += [f"differs from its contract: {said}" for said in outcome.differences if outcome.is_held]
+    lines += [f"no contract: {said}" for said in outcome.differences if not outcome.is_held]
+    if outcome.is_held and outcome.is_good:
+        lines.append("as its contract says")
+    return "\n".join(lines)
+
+
+def _describe_found(found: Calibration) -> str:
+    unreadable = [reply.text for reply in found.replies if reply.text is not None and read_numbers(reply.text) is None]
+    troubled = [reply.trouble for reply in found.replies if reply.trouble]
+    lines = [f"{len(found.replies)} questions, {len(found.heard)} answers that hold a box"]
+    if unreadable:
+        lines.append(f"{len(unreadable)} without one, such as {_shorten(unreadable[0])}")
+    if troubled:
+        lines.append(f"{len(troubled)} without an answer: {troubled[0]}")
+    fit = found.fit
+    if fit is None:
+        return "\n".join([*lines, f"none fits: {FEWEST} boxes at least tell a convention"])
+    lines += [f"best:   {_describe_trial(fit.best)}", f"second: {_describe_trial(fit.second)}"]
+    wins, of = fit.best.against(fit.second)
+    lines.append(f"the best is the closer one for {wins} of the {of} answers that the two place differently")
+    if not fit.explains:
+        return "\n".join([*lines, "none fits: no convention explains half of the answers; does the model see?"])
+    if fit.rivals:
+        others = "; ".join(_describe_convention(trial) for trial in fit.rivals)
+        return "\n".join([*lines, f"several fit: the answers do not tell the best from {others}"])
+    if fit.best.budget:
+        lines.append(_describe_resizing(fit))
+    if edges := describe_edges(found):
+        lines.append(f"right and bottom edges: {edges}")
+    return "\n".join([*lines, f"answer form: {found.answer_form or 'none of ours'}"])
+
+
+def _describe_convention(trial: Trial) -> str:
+    """In words: what the numbers count, their order, and whether EXIF was heeded."""
+    counts, order, turned = trial.kind
+    within = f" within {_describe_budget(trial.budget)}" if trial.budget else ""
+    exif = "upright" if turned == "upright" else "as stored, EXIF not heeded"
+    return f"{MEANINGS[counts]}{within}, {order}, pictures {exif}"
+
+
+def _describe_budget(budget: Budget) -> str:
+    if budget.max_pixels >= LARGEST_SHOWN:
+        return f"{budget.min_pixels} to {LARGEST_SHOWN} pixels or more"
+    return f"{budget.min_pixels} to {budget.max_pixels} pixels"
+
+
+def _describe_trial(trial: Trial) -> str:
+    fits = f"{trial.explained} of {len(trial.errors)} answers fit"
+    return f"{_describe_convention(trial)}: {fits}, median error {trial.median_px:.1f} px"
+
+
+def _describe_resizing(fit: Fit) -> str:
+    """How exactly a budget is told, and the side of a token."""
+    most = fit.most_pixels
+    assert most is not None
+    told = "" if most[1] >= LARGEST_SHOWN else f", its most may be {most[0]} to {most[1]} by these answers"
+    return f"resized to whole tokens of {fit.best.side} pixels a side{told}"
+
+
+def _shorten(text: str | None, most: int = 80) -> str:
+    words = repr(text)
+    return words if len(words) <= most else words[:most] + "...'"
+
+
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    """What `groundling calibrate --json` prints."""
+    found = outcome.found
+    fit = found.fit
+    return {
+        "model": found.model,
+        "questions": len(found.replies),
+        "read": len(found.heard),
+        "failed": sum(reply.text is None for reply in found.replies),
+        "is_found": found.is_found,
+        "best": fit and _trial_to_json(fit.best),
+        "second": fit and _trial_to_json(fit.second),
+        "rivals": [_trial_to_json(trial) for trial in fit.rivals] if fit else [],
+        "closer": fit and dict(zip(("answers", "of"), fit.best.against(fit.second), strict=True)),
+        "max_pixels": fit and fit.most_pixels,
+        "edges": describe_edges(found),
+        "answer_form": found.answer_form,
+        "differences": outcome.differences,
+        "contract": outcome.contract and str(outcome.contract),
+        "replies": [
+            {"question": reply.card.question, "picture": str(reply.card.upright), "orientation": reply.card.orientation}
+            | {"box": reply.card.box.xyxy[0].tolist(), "text": reply.text, "trouble": reply.trouble}
+            for reply in found.replies
+        ],
+    }
+
+
+def _trial_to_json(trial: Trial) -> dict[str, Any]:
+    counts, order, turned = trial.kind
+    budget = trial.budget
+    return {
+        "counts": "resized" if counts == "seen" and budget else counts,
+        "order": order,
+        "pictures": turned,
+        "min_pixels": budget and budget.min_pixels,
+        "max_pixels": budget and budget.max_pixels,
+        "token_side": trial.side,
+        "explained": trial.explained,
+        "of": len(trial.errors),
+        "median_px": round(trial.median_px, 3),
+    }

@@ -1,0 +1,328 @@
+"""Planted conventions are found, and nothing is found in answers that know no place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from families import build_family_processor
+from planted_eye import Eye, Size, itself, thousandths, within
+
+from groundling.dialect.family import FAMILIES
+from groundling.evaluation.calibration import Calibration, Reply, describe_edges, differences, measure, read_numbers
+from groundling.evaluation.cards import Card, draw_cards
+from groundling.evaluation.conventions import Fit, find_family
+from groundling.geometry.frame import Frame
+
+CARDS = tuple(draw_cards())
+Answer = Callable[[Card], str]
+
+
+@lru_cache
+def calibrate(eye: Eye, *, seed: int | None = None, cards: Sequence[Card] = CARDS) -> Calibration:
+    rng = None if seed is None else np.random.default_rng(seed)
+    return measure("it", [Reply(card, eye.answer(card.file, card.question, rng)) for card in cards])
+
+
+def ask(answer: Answer) -> Calibration:
+    return measure("it", [Reply(card, answer(card)) for card in CARDS])
+
+
+def found(calibration: Calibration) -> Fit:
+    assert calibration.fit is not None
+    return calibration.fit
+
+
+# ---- what is planted is found ----------------------------------------------------------------------------------
+
+PLANTED: list[tuple[str, Eye, tuple[str, str, str]]] = [
+    ("Qwen2.5-VL", Eye(), ("seen", "xyxy", "upright")),
+    ("Qwen3-VL", Eye(thousandths), ("thousandths", "xyxy", "upright")),
+    ("original", Eye(itself), ("original", "xyxy", "upright")),
+    ("fractions", Eye(lambda size: (1, 1), decimals=2, form="[{}, {}, {}, {}]"), ("fractions", "xyxy", "upright")),
+    ("percent", Eye(lambda size: (100, 100), decimals=1), ("percent", "xyxy", "upright")),
+    ("PaliGemma", Eye(lambda size: (1024, 1024), "yxyx"), ("1024ths", "yxyx", "upright")),
+    (
+        "Gemini",
+        Eye(thousandths, "yxyx", form='```json\n[{{"box_2d": [{}, {}, {}, {}], "label": "it"}}]\n```'),
+        ("thousandths", "yxyx", "upright"),
+    ),
+    ("xywh", Eye(thousandths, "xywh"), ("thousandths", "xywh", "upright")),
+    ("xywh of pixels", Eye(itself, "xywh"), ("original", "xywh", "upright")),
+    ("middle and size", Eye(order="cxcywh"), ("seen", "cxcywh", "upright")),
+    ("not turned", Eye(thousandths, heeds_exif=False), ("thousandths", "xyxy", "stored")),
+    ("pixels, not turned", Eye(heeds_exif=False), ("seen", "xyxy", "stored")),
+    ("pixels, y first, not turned", Eye(itself, "yxyx", heeds_exif=False), ("original", "yxyx", "stored")),
+]
+
+
+@pytest.mark.parametrize(("eye", "kind"), [case[1:] for case in PLANTED], ids=[case[0] for case in PLANTED])
+def test_a_planted_convention_is_found(eye: Eye, kind: tuple[str, str, str]):
+    calibration = calibrate(eye)
+    fit = found(calibration)
+    assert calibration.is_found and fit.best.kind == kind
+    assert fit.best.explained == len(calibration.heard) == len(CARDS)
+    wins, of = fit.best.against(fit.second)
+    assert wins == of >= 5
+    assert fit.second.kind != kind
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "seed"), [("Qwen2.5-VL", 0), ("Qwen3-VL", 1), ("xywh of pixels", 2), ("not turned", 3)]
+)
+def test_a_hundredth_of_the_side_of_noise_changes_nothing(name: str, seed: int):
+    eye, kind = next(case[1:] for case in PLANTED if case[0] == name)
+    fit = found(calibrate(replace(eye, noise=0.01), seed=seed))
+    assert fit.best.kind == kind and not fit.rivals
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "side"),
+    [
+        (3136, 1_003_520, 28),
+        (3136, 50_176, 28),
+        (3136, 451_584, 28),
+        (3136, 602_112, 28),  # in no table
+        (200_704, 1_003_520, 28),
+        (65_536, 2_000_000, 32),
+    ],
+)
+def test_a_budget_is_found(least: int, most: int, side: int):
+    fit = found(calibrate(Eye(within(least, most, side))))
+    budget, likely = fit.best.budget, fit.most_pixels
+    assert budget is not None and likely is not None
+    assert likely[0] <= most <= likely[1] and likely[1] / likely[0] < 1.15
+    assert fit.best.side == side
+    assert abs(budget.max_pixels / most - 1) < 0.02
+    small = [card.upright.size_wh for card in CARDS if card.upright.area < 20_000]
+    assert all(within(budget.min_pixels, most, side)(size) == within(least, most, side)(size) for size in small)
+
+
+@pytest.mark.slow
+def test_budgets_that_others_use_are_named_exactly():
+    for most in (50_176, 451_584, 1_003_520, 12_845_056):
+        budget = found(calibrate(Eye(within(3136, most)))).best.budget
+        assert budget is not None and (budget.min_pixels, budget.max_pixels) == (3136, most)
+
+
+def test_budgets_beyond_the_largest_card_are_one():
+    fit = found(calibrate(Eye(within(3136, 12_845_056))))
+    assert fit.most_pixels is not None and fit.most_pixels[0] < 4_500_000 < 12_845_056 <= fit.most_pixels[1]
+
+
+def test_mistakes_about_a_third_of_the_cards_change_nothing():
+    rng = np.random.default_rng(0)
+
+    def answer(card: Card) -> str:
+        return random_box(rng, (1000, 1000)) if rng.random() < 0.35 else Eye().answer(card.file, card.question)
+
+    calibration = ask(answer)
+    assert calibration.is_found and found(calibration).best.kind == ("seen", "xyxy", "upright")
+    assert found(calibration).best.explained < 0.8 * len(CARDS)
+
+
+# ---- nothing is found in what knows no place -------------------------------------------------------------------
+
+
+def random_box(rng: np.random.Generator, size: Size) -> str:
+    (left, right), (top, bottom) = np.sort(rng.uniform(0, 1, (2, 2)), axis=1) * np.array(size)[:, None]
+    return f'{{"bbox_2d": [{left:.0f}, {top:.0f}, {right:.0f}, {bottom:.0f}]}}'
+
+
+def blind_answers(seed: int) -> Answer:
+    """Boxes of a model that does not see, in frames that change with the seed."""
+    rng = np.random.default_rng(seed)
+    frames: list[Callable[[Size], Size]] = [thousandths, itself, within(3136, 1_003_520)]
+    return lambda card: random_box(rng, frames[seed % 3](card.upright.size_wh))
+
+
+def assert_none_fits(calibration: Calibration) -> None:
+    assert len(calibration.heard) == len(CARDS)
+    assert not calibration.is_found and not found(calibration).explains
+    assert found(calibration).best.explained < 0.35 * len(CARDS), "by far"
+
+
+@pytest.mark.parametrize("seed", range(1))
+def test_random_boxes_fit_nothing(seed: int):
+    assert_none_fits(ask(blind_answers(seed)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 200))
+def test_random_boxes_fit_nothing_whatever_the_seed(seed: int):
+    assert_none_fits(ask(blind_answers(seed)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[0, 0, 1000, 1000]",
+        '{"bbox_2d": [250, 250, 750, 750]}',
+        '{"bbox_2d": [100, 200, 300, 400]}',
+        "0.3, 0.3, 0.7, 0.7",
+        "[0, 0, 0, 0]",
+    ],
+)
+def test_one_answer_to_everything_fits_nothing(text: str):
+    assert_none_fits(ask(lambda card: text))
+
+
+def test_a_model_that_is_right_about_a_quarter_of_the_cards_fits_nothing():
+    rng = np.random.default_rng(0)
+    right = CARDS[::4]
+    calibration = ask(
+        lambda card: Eye().answer(card.file, card.question) if card in right else random_box(rng, (1000, 1000))
+    )
+    assert 2 <= found(calibration).best.explained <= 12
+    assert not calibration.is_found and not found(calibration).explains
+
+
+def test_the_other_thing_fits_nothing():
+    swapped = {"the red square": "the blue circle", "the blue circle": "the red square"}
+    assert_none_fits(ask(lambda card: Eye().answer(card.file, swapped[card.question])))
+
+
+@pytest.mark.parametrize("text", ["I'm sorry, but I can't help with that.", "It is at the top left.", "", "[]"])
+def test_words_tell_nothing(text: str):
+    calibration = ask(lambda card: text)
+    assert not calibration.heard and calibration.fit is None and not calibration.is_found
+
+
+def test_few_answers_tell_nothing():
+    assert calibrate(Eye(), cards=CARDS[:7]).fit is None
+    assert calibrate(Eye(), cards=CARDS[:8]).fit is not None
+
+
+def test_what_the_cards_do_not_tell_apart_is_not_told():
+    """Without turned cards nobody knows whether orientations are heeded."""
+    calibration = calibrate(Eye(), cards=tuple(card for card in CARDS if card.orientation == 1))
+    assert found(calibration).explains and not calibration.is_found
+    assert [trial.kind for trial in found(calibration).rivals] == [("seen", "xyxy", "stored")]
+
+
+# ---- beside the convention -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("eye", "expected"),
+    [
+        (Eye(within(3136, 50_176)), "first pixels outside a box (half-open)"),
+        (Eye(within(3136, 50_176), closed=True), "last pixels inside a box (closed)"),
+        (Eye(within(3136, 50_176), "xywh", closed=True), "last pixels inside a box (closed)"),
+        (Eye(itself, closed=True), "last pixels inside a box (closed)"),
+        (Eye(itself), "first pixels outside a box (half-open)"),
+        (Eye(thousandths), "None"),  # a thousandth is no pixel
+    ],
+)
+def test_what_right_and_bottom_are(eye: Eye, expected: str):
+    assert str(describe_edges(calibrate(eye))).endswith(expected)
+
+
+def test_noise_hides_what_right_and_bottom_are():
+    assert describe_edges(calibrate(Eye(itself, noise=0.02), seed=0)) is None
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ('```json\n[\n\t{{"bbox_2d": [{}, {}, {}, {}]}}\n]\n```', "fenced"),
+        ('[{{"bbox_2d": [{}, {}, {}, {}]}}]', "list"),
+        ('{{"bbox_2d": [{}, {}, {}, {}]}}', "bare"),
+        ("<|box_start|>({},{}),({},{})<|box_end|>", "tokens"),
+        ("It is at ({}, {}), ({}, {}).", None),
+    ],
+)
+def test_the_answer_form_is_told(form: str, expected: str | None):
+    calibration = calibrate(Eye(thousandths, form=form))
+    assert calibration.answer_form == expected
+    assert calibration.is_found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"bbox_2d": [1, 2, 3, 4]}', (1, 2, 3, 4)),
+        ('{"box_2d": [4, 3, 2, 1]}', (4, 3, 2, 1)),
+        ('[{"bbox_2d": [1, 2, 3, 4]}, {"bbox_2d": [5, 6, 7, 8]}]', (1, 2, 3, 4)),
+        ("<loc0256><loc0102><loc0512><loc0800> cat", (256, 102, 512, 800)),
+        ("<box>[[1, 2, 3, 4]]</box>", (1, 2, 3, 4)),
+        ("<think>maybe 9, 9, 9, 9</think> It is [0.1, 0.25, 0.5, 0.75].", (0.1, 0.25, 0.5, 0.75)),
+        ("left 1, top 2, right 3, bottom 4", None),
+        ("[1, 2, 3]", None),
+        ('{"bbox_2d": [1, 2, 3, 1e9]}', None),
+        ("[1, 2, 3, 99999999999999999999999999]", None),
+        ("bbox_2d", None),
+        ("", None),
+    ],
+)
+def test_numbers_are_read_leniently(text: str, expected: tuple[float, ...] | None):
+    assert read_numbers(text) == expected
+
+
+@pytest.mark.parametrize("text", ["1" * 1_000_000, "1 " * 500_000, "[" * 500_000, "1" + " " * 500_000 + "x"])
+def test_long_answers_are_read_in_time(text: str):
+    read_numbers(text)
+
+
+# ---- held against a contract -----------------------------------------------------------------------------------
+
+
+def differences_of(eye: Eye, family: str, max_tokens: int = 1280) -> list[str]:
+    """Of a model whose pictures are known to be seen in the frames of a contract of that family."""
+    contract = build_family_processor(family, max_tokens=max_tokens).contract
+    seen = within(contract.min_pixels, contract.max_pixels, contract.patch * contract.merge)
+    replies = [
+        Reply(card, eye.answer(card.file, card.question), Frame(*map(int, seen(card.upright.size_wh))))
+        for card in CARDS
+    ]
+    calibration = measure("it", replies)
+    assert calibration.is_found
+    return differences(calibration, contract)
+
+
+FENCED = '```json\n[\n\t{{"bbox_2d": [{}, {}, {}, {}]}}\n]\n```'
+
+
+def test_a_model_that_keeps_to_its_contract():
+    assert differences_of(Eye(within(784, 1_003_520), form=FENCED), "qwen2_5_vl") == []
+    assert differences_of(Eye(within(784, 50_176), form=FENCED), "qwen2_5_vl", 64) == []
+    assert differences_of(Eye(thousandths, form=FENCED), "qwen3_vl") == []
+
+
+@pytest.mark.parametrize(
+    ("eye", "family", "said"),
+    [
+        (
+            Eye(within(3136, 12_845_056), form=FENCED),
+            "qwen2_5_vl",
+            "it answers as if it saw pictures within 3136 to 12845056 pixels, the contract says 784 to 1003520",
+        ),
+        (
+            Eye(thousandths, form=FENCED),
+            "qwen2_5_vl",
+            "its numbers count thousandths of its sides, the contract says pixels of the picture as it was resized",
+        ),
+        (Eye(itself, form=FENCED), "qwen3_vl", "its numbers count pixels of the picture itself, the contract says tho"),
+        (Eye(thousandths, "yxyx", form=FENCED), "qwen3_vl", "its boxes are yxyx, a contract's are xyxy"),
+        (
+            Eye(thousandths, heeds_exif=False, form=FENCED),
+            "qwen3_vl",
+            "it does not turn pictures upright; send them so",
+        ),
+        (Eye(thousandths), "qwen3_vl", "it writes answers of the form list, the contract says fenced"),
+    ],
+)
+def test_a_model_that_does_not(eye: Eye, family: str, said: str):
+    (only,) = differences_of(eye, family)
+    assert only.startswith(said)
+
+
+def test_the_family_is_told_where_only_one_answers_so():
+    assert find_family(found(calibrate(Eye()))) == FAMILIES["qwen2_5_vl"]
+    assert find_family(found(calibrate(Eye(thousandths)))) is None
+    assert find_family(found(calibrate(Eye(within(3136, 1_003_520, 32))))) is None
+    assert find_family(found(calibrate(Eye(order="yxyx")))) is None
