@@ -125,6 +125,9 @@ def convert(
     labels: Annotated[str | None, typer.Option(help="only these labels, as cat,dog")] = None,
     link: Annotated[bool, typer.Option("--link", help="leave pictures where they are, by absolute path")] = False,
     limit: Annotated[int | None, typer.Option(help="stop after so many rows")] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="write a folder OUT of so many Parquet files, pictures inside")
+    ] = None,
 ) -> None:
     """Turn another format into record files; boxes become original pixels."""
     from groundling.data.convert import convert
@@ -147,6 +150,7 @@ def convert(
         labels=None if labels is None else [label.strip() for label in labels.split(",")],
         link=link,
         limit=limit,
+        shards=shards,
     )
     for note in done.notes:
         _say(note)
@@ -204,13 +208,13 @@ def export(
 
 def _scan_records_or_predictions(file: Path, images: Path | None, allow_absolute: bool) -> Any:
     from groundling.data.predictions import holds_predictions, scan_predictions
-    from groundling.data.record import scan_records
+    from groundling.data.shards import open_records
 
     if holds_predictions(file):
         return scan_predictions(file, images=images)
     if images is not None:
         raise SettingsError(f"{file} holds records, which say where their pictures are; leave --images out")
-    return scan_records(file, allow_absolute=allow_absolute)
+    return open_records(file, allow_absolute=allow_absolute)
 
 
 @app.command()
@@ -349,11 +353,11 @@ def evaluate(
 ) -> None:
     """Ask a model every question of a record file and score its boxes."""
     from groundling.data.check import check, usable
-    from groundling.data.record import scan_records
+    from groundling.data.shards import open_records
     from groundling.geometry.images import MAX_PIXELS
 
     limit = max_file_pixels or MAX_PIXELS
-    scan = scan_records(records, allow_absolute=allow_absolute)
+    scan = open_records(records, allow_absolute=allow_absolute)
     kept = usable(scan.records, check(scan.records, max_pixels=limit))
     set_aside = len(scan.records) + len(scan.rejected) - len(kept)
     if set_aside:
