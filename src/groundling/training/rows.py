@@ -189,7 +189,7 @@ class RowSampler(Sampler[Row]):
     def _draw(self, epoch: int, attempt: int) -> list[Row]:
         """One attempt at the rows of an epoch."""
         rng = np.random.default_rng([self.seed, epoch, attempt])
-        windows = self.windows(rng)
+        windows = self.windows(rng.spawn(1)[0])  # by dice of its own: the rows of one window are those of none
         groups = [group for window in windows for group in group_questions(self.images, self.most, rng, window)]
         if self.plan.pack_tokens is None:
             return [Row(numbers, epoch, attempt) for numbers in self._draw_by_records(groups)]
