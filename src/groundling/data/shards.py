@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 GROUP_BYTES = 4 * 2**20  # of the pictures of a row group; one more picture may reach beyond
-GROUP_ROWS = 256  # at most, so that small pictures' records do not fill the memory
+GROUP_ROWS = 128  # at most, so that small pictures' records do not fill the memory
 KEPT_GROUPS = 24  # row groups whose records are kept, of those read last
 _NOTE = b"groundling"
 _TEXTS = ["width", "height", "records"]  # all but the pictures
