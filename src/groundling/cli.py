@@ -168,7 +168,9 @@ def convert(
 
 @app.command()
 def export(
-    records: Annotated[Path, typer.Argument(help="record file, predictions.jsonl, or what predict --json printed")],
+    records: Annotated[
+        Path, typer.Argument(help="record file, folder of shards, predictions.jsonl, or what predict --json printed")
+    ],
     format: Annotated[str, typer.Argument(help="one of those in docs/export.md")],
     out: Annotated[Path, typer.Argument(help="file to write, or folder for formats that are one")],
     family: Annotated[str | None, typer.Option(help="whose frame and form the boxes in a text have")] = None,
@@ -219,7 +221,9 @@ def _scan_records_or_predictions(file: Path, images: Path | None, allow_absolute
 
 @app.command()
 def check(
-    records: Annotated[list[Path], typer.Argument(help="record files; of several, leaks between them too")],
+    records: Annotated[
+        list[Path], typer.Argument(help="record files or folders of shards; of several, leaks between them too")
+    ],
     recipe: Annotated[Path | None, typer.Option(help="judge at this recipe's budget")] = None,
     model: Annotated[str | None, typer.Option(help="judge at this model's budget")] = None,
     to: Annotated[Path | None, typer.Option(help="folder for findings.jsonl and check.html")] = None,
@@ -339,7 +343,7 @@ def train(
 @app.command()
 def evaluate(
     model: ModelName,
-    records: Annotated[Path, typer.Argument(help="record file")],
+    records: Annotated[Path, typer.Argument(help="record file or folder of shards")],
     to: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="another budget of visual tokens than it was trained with")

@@ -21,12 +21,14 @@ from groundling.data import shards as module
 from groundling.data.convert import convert
 from groundling.data.export import export
 from groundling.data.look import look_at_pictures
+from groundling.data.predictions import scan_predictions
 from groundling.data.shards import Shards, open_records, open_shards, read_group, write_shards
 from groundling.errors import ImageError, RecordError, SettingsError
 from groundling.evaluation.report import hash_records
 from groundling.geometry import packed
 from groundling.geometry.images import open_image
 from groundling.geometry.packed import read_stored
+from groundling.inference.gallery import find_pictures
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,7 @@ def test_a_set_that_is_not_whole_is_refused(records: list[gl.Record], shards: Sh
     with pytest.raises(RecordError, match=r"train-00002-of-00004\.parquet was not written together with .*00000-of"):
         open_shards(folder)
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(RecordError, match=r"holds no shards; `groundling convert \.\.\. --shards N` writes some"):
+    with pytest.raises(RecordError, match=r"nothing is a folder without shards; name a record file in it, or write"):
         open_records(tmp_path / "nothing")
 
 
@@ -297,3 +299,18 @@ def test_shards_are_exported_as_record_files_are(shards: Shards, tmp_path: Path)
     assert done.written and coco["images"]
     for image in coco["images"]:
         assert open_image(done.file.parent / image["file_name"]).size == (image["width"], image["height"]) == (40, 30)
+
+
+def test_a_picture_in_a_shard_is_one_to_ask_about(
+    shards: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = next(record.image for record in shards if record.image is not None)
+    assert find_pictures([picture]) == [picture]
+    with pytest.raises(SettingsError, match=r"no such picture: .*parquet/x"):
+        find_pictures([picture.parent / "x"])
+    monkeypatch.chdir(tmp_path)
+    named = picture.relative_to(tmp_path)
+    answer = {"id": "1", "image": str(named), "question": "it", "text": "", "boxes": [[1, 2, 3, 4]], "flaw": None}
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "predictions.jsonl").write_text(json.dumps(answer))
+    assert scan_predictions(tmp_path / "elsewhere" / "predictions.jsonl").records[0].image == named

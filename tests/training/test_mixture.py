@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from itertools import chain
@@ -254,3 +257,20 @@ def test_other_shards_are_no_data_to_go_on_with(recipe: Recipe, packed: Shards, 
     (tmp_path / "other").rename(packed.folder)
     with pytest.raises(gl.SettingsError, match=r"has learned from other records than data\.train holds"):
         gl.train(short)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_shards_what_one_does(recipe: Recipe, packed: Shards, tmp_path: Path) -> None:
+    plan = {"max_steps": 8, "batch_size": 4, "workers": 1}
+    data = {"train": str(packed.folder), "test": str(packed.folder)}
+    one = gl.train(recipe("one", data=data, train=plan, evaluate={"every": 4}))
+    two = recipe("two", data=data, train=plan | {"batch_size": 2}, evaluate={"every": 4})
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(gl.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launch, "-m", "groundling", "train", str(two)], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    expected, found = read_metrics(one), read_metrics(tmp_path / "two")
+    assert [line["step"] for line in found] == [line["step"] for line in expected]
+    for before, after in zip(expected, found, strict=True):
+        for name in before.keys() & {"loss", "miou", "tokens"}:
+            assert after[name] == pytest.approx(before[name], abs=1e-3), (name, before, after)

@@ -107,7 +107,10 @@ def open_shards(folder: str | Path) -> Shards:
     folder = Path(folder)
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise RecordError(f"{folder} holds no shards; `groundling convert ... --shards N` writes some")
+        raise RecordError(
+            f"{folder} is a folder without shards; name a record file in it, or write some: "
+            "`groundling convert ... --shards N`"
+        )
     notes = {file: _read_note(file) for file in files}
     _refuse_mixture(folder, notes)
     files = sorted(files, key=lambda file: notes[file].number)
