@@ -20,6 +20,7 @@ from groundling.data.findings import key_of
 from groundling.data.record import Record, Rejected
 from groundling.data.shards import Shards, open_records
 from groundling.dialect.answer import Answer
+from groundling.dialect.family import Budget
 from groundling.errors import RecordError, SettingsError
 from groundling.evaluation.metrics import METRICS, Prediction, mark
 from groundling.geometry.boxes import Boxes, Points
@@ -68,15 +69,8 @@ def gather_records(
     train, rejected = _scan([source.path for source in settings.data.train], settings)
     test, rejected_test = _scan(settings.data.test, settings)
     test = [list(records) for records in test]  # all of them are asked, so all of them are looked at
-    findings = check(
-        [record for records in (*train, *test) if not isinstance(records, Shards) for record in records],
-        rejected=rejected + rejected_test,
-        budget=processor.contract.budget,
-        max_pixels=settings.images.max_file_pixels,
-        progress=progress,
-    )
-    shards = [records for records in train if isinstance(records, Shards)]
-    findings += [found for each in shards for found in find_own_errors(each, settings.images.max_file_pixels)]
+    judge = partial(_judge, budget=processor.contract.budget, max_pixels=settings.images.max_file_pixels)
+    findings = judge([*train, *test], rejected + rejected_test, progress=progress)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors and settings.data.strict:
         raise SettingsError(f"data.strict is set, and the data has {len(errors)} errors{_first(errors)}")
@@ -87,7 +81,7 @@ def gather_records(
     parts = [Part(records, each.numbers[places]) for records, each, places in zip(train, measured, mixed, strict=True)]
     records = Mixture(parts)
     gathered = Gathered(
-        train=records if shards else list(records),
+        train=records if any(isinstance(part.records, Shards) for part in parts) else list(records),
         lengths=Lengths(np.concatenate([each.lengths[places] for each, places in zip(measured, mixed, strict=True)])),
         test=[record for records in test for record in usable(records, findings) if record.answer is None],
         findings=findings,
@@ -102,6 +96,21 @@ def gather_records(
 def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[Sequence[Record]], list[Rejected]]:
     scans = [open_records(path, allow_absolute=settings.data.allow_absolute) for path in paths]
     return [scan.records for scan in scans], [bad for scan in scans for bad in scan.rejected]
+
+
+def _judge(
+    sources: Sequence[Sequence[Record]],
+    rejected: Sequence[Rejected],
+    *,
+    budget: Budget,
+    max_pixels: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Finding]:
+    """What `check` finds in record files together, and the errors that each record of shards shows by itself."""
+    apart = [records for records in sources if isinstance(records, Shards)]
+    together = [record for records in sources if not isinstance(records, Shards) for record in records]
+    findings = check(together, rejected=rejected, budget=budget, max_pixels=max_pixels, progress=progress)
+    return [*findings, *(found for records in apart for found in find_own_errors(records, max_pixels))]
 
 
 def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
