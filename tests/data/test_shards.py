@@ -225,26 +225,23 @@ def test_what_cannot_be_written_leaves_nothing_behind(records: list[gl.Record], 
 # ---- beside record files ---------------------------------------------------------------------------------------
 
 
-def save_source(records: list[gl.Record], file: Path, *, inside: bool) -> Path:
-    """The data set that the tutorial starts from, pictures inside or by path."""
-    chosen = [record for record in records if record.image is not None]
-    image = [
-        {
-            "bytes": record.image.read_bytes() if inside else None,
-            "path": record.image.name if inside else str(record.image),
-        }
-        for record in chosen
-        if record.image
-    ]
-    columns = {"image": image, "question": [record.question for record in chosen], "answer": [["x"]] * len(chosen)}
-    columns |= {"dataset_id": [record.id for record in chosen], "bbox": [[3.0, 4.0, 10.0, 12.0]] * len(chosen)}
+def save_source(records: list[gl.Record], file: Path) -> Path:
+    """The data set that the tutorial starts from, pictures inside."""
+    chosen = [(record, record.image) for record in records if record.image is not None]
+    columns = {
+        "image": [{"bytes": image.read_bytes(), "path": image.name} for _, image in chosen],
+        "question": [record.question for record, _ in chosen],
+        "answer": [["x"]] * len(chosen),
+        "dataset_id": [record.id for record, _ in chosen],
+        "bbox": [[3.0, 4.0, 10.0, 12.0]] * len(chosen),
+    }
     file.parent.mkdir(parents=True)
     pq.write_table(pa.table(columns), file)
     return file
 
 
 def test_convert_writes_shards_that_hold_what_its_record_files_would(records: list[gl.Record], tmp_path: Path) -> None:
-    source = save_source(records, tmp_path / "source" / "train-0.parquet", inside=True)
+    source = save_source(records, tmp_path / "source" / "train-0.parquet")
     plain = convert("textvqa", source, tmp_path / "plain" / "set.jsonl", split="train=25,test=10", seed=2)
     out = tmp_path / "packed"
     done = convert("textvqa", source, out / "set.jsonl", split="train=25,test=10", seed=2, shards=3)
@@ -300,8 +297,12 @@ def test_shards_are_exported_as_record_files_are(shards: Shards, tmp_path: Path)
     coco = json.loads(done.file.read_text())
     assert len(coco["images"]) == len(boxes) == 10
     for image in coco["images"]:
-        assert (done.file.parent / image["file_name"]).is_file(), "as other tools open it"
+        assert (tmp_path / image["file_name"]).is_file(), "as other tools open it"
         assert open_image(done.file.parent / image["file_name"]).size == (image["width"], image["height"]) == (40, 30)
+
+    again = convert("coco", done.file, tmp_path / "again" / "set.jsonl", shards=2)
+    assert again.files == list((tmp_path / "again").iterdir()) == [tmp_path / "again" / "set"], "no pictures beside it"
+    assert len(again.records) == 10 and open_shards(tmp_path / "again" / "set")[0].targets[0].label == "a mug"
 
 
 def test_a_picture_in_a_shard_is_one_to_ask_about(
