@@ -12,7 +12,8 @@ from groundling.data.check import Examination, Finding, examine
 from groundling.data.check import check as check_records
 from groundling.data.findings import finding_of, sort_findings
 from groundling.data.judge import Case
-from groundling.data.record import Record, scan_records
+from groundling.data.record import Record
+from groundling.data.shards import open_records
 from groundling.errors import RecordError, SettingsError
 from groundling.geometry.images import MAX_PIXELS
 
@@ -55,7 +56,7 @@ def examine_files(
     """
     if settings is not None and model is not None:
         raise SettingsError("both --recipe and --model; the budget comes from one of them")
-    scans = [scan_records(file, allow_absolute=allow_absolute) for file in files]
+    scans = [open_records(file, allow_absolute=allow_absolute) for file in files]
     for file, scan in zip(files, scans, strict=True):
         if not scan.records and not scan.rejected:
             raise RecordError(f"{file} holds no records; `groundling convert` makes some")

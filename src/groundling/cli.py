@@ -129,6 +129,9 @@ def convert(
     labels: Annotated[str | None, typer.Option(help="only these labels, as cat,dog")] = None,
     link: Annotated[bool, typer.Option("--link", help="leave pictures where they are, by absolute path")] = False,
     limit: Annotated[int | None, typer.Option(help="stop after so many rows")] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="write a folder OUT of so many Parquet files, pictures inside")
+    ] = None,
 ) -> None:
     """Turn another format into record files; boxes become original pixels."""
     from groundling.data.convert import convert
@@ -151,6 +154,7 @@ def convert(
         labels=None if labels is None else [label.strip() for label in labels.split(",")],
         link=link,
         limit=limit,
+        shards=shards,
     )
     for note in done.notes:
         _say(note)
@@ -168,7 +172,9 @@ def convert(
 
 @app.command()
 def export(
-    records: Annotated[Path, typer.Argument(help="record file, predictions.jsonl, or what predict --json printed")],
+    records: Annotated[
+        Path, typer.Argument(help="record file, folder of shards, predictions.jsonl, or what predict --json printed")
+    ],
     format: Annotated[str, typer.Argument(help="one of those in docs/export.md")],
     out: Annotated[Path, typer.Argument(help="file to write, or folder for formats that are one")],
     family: Annotated[str | None, typer.Option(help="whose frame and form the boxes in a text have")] = None,
@@ -208,18 +214,20 @@ def export(
 
 def _scan_records_or_predictions(file: Path, images: Path | None, allow_absolute: bool) -> Any:
     from groundling.data.predictions import holds_predictions, scan_predictions
-    from groundling.data.record import scan_records
+    from groundling.data.shards import open_records
 
     if holds_predictions(file):
         return scan_predictions(file, images=images)
     if images is not None:
         raise SettingsError(f"{file} holds records, which say where their pictures are; leave --images out")
-    return scan_records(file, allow_absolute=allow_absolute)
+    return open_records(file, allow_absolute=allow_absolute)
 
 
 @app.command()
 def check(
-    records: Annotated[list[Path], typer.Argument(help="record files; of several, leaks between them too")],
+    records: Annotated[
+        list[Path], typer.Argument(help="record files or folders of shards; of several, leaks between them too")
+    ],
     recipe: Annotated[Path | None, typer.Option(help="judge at this recipe's budget")] = None,
     model: Annotated[str | None, typer.Option(help="judge at this model's budget")] = None,
     to: Annotated[Path | None, typer.Option(help="folder for findings.jsonl and check.html")] = None,
@@ -351,7 +359,7 @@ def train(
 @app.command()
 def evaluate(
     model: ModelName,
-    records: Annotated[Path, typer.Argument(help="record file")],
+    records: Annotated[Path, typer.Argument(help="record file or folder of shards")],
     to: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="another budget of visual tokens than it was trained with")
@@ -409,9 +417,9 @@ def evaluate(
 def _read_scorable(records: Path, allow_absolute: bool, max_pixels: int) -> list[Any]:
     """The records of a file that a model can be scored on; how many others there are is told."""
     from groundling.data.check import check, usable
-    from groundling.data.record import scan_records
+    from groundling.data.shards import open_records
 
-    scan = scan_records(records, allow_absolute=allow_absolute)
+    scan = open_records(records, allow_absolute=allow_absolute)
     kept = usable(scan.records, check(scan.records, max_pixels=max_pixels))
     set_aside = len(scan.records) + len(scan.rejected) - len(kept)
     if set_aside:

@@ -134,9 +134,9 @@ class Model(_Section):
 
 
 class Source(_Section):
-    """One record file, and how often its records come up next to those of the others."""
+    """One record file, or folder of shards, and how often its records come up next to those of the others."""
 
-    path: Place = Field(description="a record file, from the current folder")
+    path: Place = Field(description="a record file or folder of shards, from the current folder")
     weight: Number = Field(default=1.0, gt=0, description="how often a record is seen per epoch; 1: once")
 
     @model_validator(mode="before")
@@ -149,10 +149,10 @@ class Data(_Section):
     """What it learns from, and what it is measured on."""
 
     train: Annotated[tuple[Source, ...], BeforeValidator(_listed), AfterValidator(_refuse_empty)] = Field(
-        description="a record file, a list of them, or a list of {path, weight}"
+        description="a record file or folder of shards, a list of them, or a list of {path, weight}"
     )
     test: Annotated[tuple[Place, ...], BeforeValidator(_listed)] = Field(
-        default=(), description="a record file or a list of them; null: no evaluation"
+        default=(), description="a record file or folder of shards, or a list of them; null: no evaluation"
     )
     max_length: Whole = Field(
         default=8192, ge=1, description="tokens of a sample, picture included; longer ones are set aside"

@@ -36,7 +36,7 @@ from groundling.training.records import (
     longest_sample,
     measure,
     measure_changed,
-    mix_records,
+    mix_numbers,
     refuse_unmeasurable,
     room_for_samples,
     write_set_aside,
@@ -55,19 +55,22 @@ def asked(*questions: str) -> list[gl.Record]:
     return [gl.Record(question=question, image=None) for question in questions]
 
 
+def mix(counts: list[int], weights: list[float], seed: int = 0) -> list[list[int]]:
+    return [numbers.tolist() for numbers in mix_numbers(counts, weights, seed=seed)]
+
+
 def test_weights_say_how_often_a_record_is_seen() -> None:
-    twice, half = asked("a", "b", "c"), asked("d", "e", "f", "g")
-    mixed = [record.question for record in mix_records([twice, half], [2, 0.5], seed=0)]
-    assert mixed[:6] == ["a", "b", "c", "a", "b", "c"]
-    assert len(mixed[6:]) == 2 and set(mixed[6:]) < {"d", "e", "f", "g"} and mixed[6:] == sorted(mixed[6:])
-    assert mixed == [record.question for record in mix_records([twice, half], [2, 0.5], seed=0)]
-    chosen = {tuple(record.question for record in mix_records([half], [0.5], seed=seed)) for seed in range(20)}
+    twice, half = mix([3, 4], [2, 0.5])
+    assert twice == [0, 1, 2, 0, 1, 2]
+    assert len(half) == 2 and set(half) < {0, 1, 2, 3} and half == sorted(half)
+    assert mix([3, 4], [2, 0.5]) == [twice, half]
+    chosen = {tuple(mix([4], [0.5], seed)[0]) for seed in range(20)}
     assert len(chosen) > 3, "another seed, another half"
 
 
 def test_a_weight_between_whole_numbers_adds_some() -> None:
-    assert len(mix_records([asked(*"abcdefghij")], [1.3], seed=0)) == 13
-    assert mix_records([[]], [2.0], seed=0) == []
+    assert len(mix([10], [1.3])[0]) == 13
+    assert mix([0], [2.0]) == [[]]
 
 
 def test_the_sample_is_the_same_every_time_and_in_order() -> None:

@@ -36,6 +36,7 @@ from groundling.data.judge import (
     find_tiny_boxes,
     find_twin_targets,
     find_whole_pictures,
+    judge_alone,
     judge_boxes,
 )
 from groundling.data.likeness import SIDE, match
@@ -124,6 +125,25 @@ def examine(
         *find_class_faults(census, records),
     ]
     return Examination(sort_findings(findings), census, cases, judgement, pairs, rejected, time.monotonic() - start)
+
+
+def find_own_errors(records: Iterable[Record], max_pixels: int) -> Iterator[Finding]:
+    """The errors that each record shows by itself, its declared size taken as its picture's; no picture is opened."""
+    for record in records:
+        frame = record.declared
+        look = None if record.image is None else Look(frame)
+        if frame is not None and frame.area > max_pixels:
+            look = Look(fault="unfit_size", reason=f"{record.image} has {frame.area} pixels; {max_pixels} are allowed")
+        case = Case.of(record, look)
+        boxes = judge_alone(case)
+        found = [
+            *find_picture_faults([case]),
+            *find_misread_boxes(Judgement(boxes, {})),
+            *find_box_faults(boxes),
+            *find_point_faults([case]),
+            *find_text_faults([record]),
+        ]
+        yield from (finding for finding in found if finding.level == "error")
 
 
 # ---- pictures --------------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from groundling.data.formats.found import BoxForm, Found, Reading
 from groundling.data.pictures import Pictures
 from groundling.data.questions import Asking, Per
 from groundling.data.record import Record, Rejected, record_to_json, write_records
+from groundling.data.shards import open_shards, refuse_folder, write_shards
 from groundling.data.sources import read_questions, settle
 from groundling.data.split import read_sizes, split_by_picture
 from groundling.errors import ImageError, RecordError, SettingsError
@@ -49,13 +52,15 @@ def convert(
     labels: Sequence[str] | None = None,
     link: bool = False,
     limit: int | None = None,
+    shards: int | None = None,
 ) -> Conversion:
     """Read `source`, a file, folder or data set's name, and write records in original pixels to `out`.
 
     With `split` (`train=3000,test=100`, or a mapping) each part goes to OUT-NAME.jsonl instead; see `split_by_picture`.
     Pictures are copied to `images` beside `out`; with `link`, those that are files stay, and records hold absolute
-    paths. `limit` stops after so many records. What cannot be read is listed in OUT.rejected.jsonl (`file, line,
-    reason`) and stops nothing. SettingsError for options that do not fit, RecordError for a source of another kind.
+    paths. With `shards` there are folders OUT, or OUT-NAME, of so many Parquet files instead, which hold the pictures.
+    `limit` stops after so many records. What cannot be read is listed in OUT.rejected.jsonl (`file, line, reason`) and
+    stops nothing. SettingsError for options that do not fit, RecordError for a source of another kind.
 
     `auto` is the format that the source is recognised as. What a source does not say itself: `frame`, what the numbers
     of a text format count: original, thousandths, fractions or resized:PIXELS, without it what they prove; `images`,
@@ -73,24 +78,65 @@ def convert(
         reduce=reduce,
         box_form=box_form,
     )
+    if shards is not None and link:
+        raise SettingsError("both --shards and --link; shards hold the pictures themselves")
     asking = Asking(per, question, negatives, None if labels is None else tuple(labels), seed)
     sizes = read_sizes(split)
     if limit is not None and limit < 1:
         raise SettingsError(f"a limit of {limit} records; expected at least 1")
-    files = {name: file.with_name(f"{file.stem}-{name}.jsonl") for name in sizes} or {"": file}
-    refuse_overwriting(source, [*files.values(), rejected_file(file)])
+    files = _name_files(file, sizes, ".jsonl" if shards is None else "")
+    refuse_overwriting(source, [*([] if shards else files.values()), rejected_file(file)])
+    for folder in files.values() if shards else ():
+        refuse_folder(folder)
 
     settled = settle(format, str(source), reading, asking)
     found = read_questions(settled.format, settled.source, settled.reading, asking)
-    placed, rejected = _place_all(found, Pictures(file.parent, link=link), limit)
-    write_rejected(rejected, file)
-    rows_of = split_by_picture([each.picture for each in placed], sizes, seed) if sizes else {"": range(len(placed))}
-    parts = {name: [placed[row].record for row in rows] for name, rows in rows_of.items()}
-    for name, records in parts.items():
-        write_records(records, files[name])
-    written = [record for records in parts.values() for record in records]
+    with _keeping_pictures(file, link=link, until_packed=shards is not None) as pictures:
+        placed, rejected = _place_all(found, pictures, limit)
+        write_rejected(rejected, file)
+        rows_of = (
+            split_by_picture([each.picture for each in placed], sizes, seed) if sizes else {"": range(len(placed))}
+        )
+        parts = {name: [placed[row].record for row in rows] for name, rows in rows_of.items()}
+        written = _write_parts(parts, files, shards, seed)
     notes = [*settled.notes, *_describe_split(parts, sizes, len(placed))]
-    return Conversion(written, rejected, list(files.values()), notes)
+    return Conversion(written, rejected, [file for file in files.values() if file.exists()], notes)
+
+
+def _name_files(file: Path, sizes: Mapping[str, int], ending: str) -> dict[str, Path]:
+    """What is written for each part of the split, or (named "") for all."""
+    whole = file if ending else file.with_suffix("")
+    return {name: file.with_name(f"{file.stem}-{name}{ending}") for name in sizes} or {"": whole}
+
+
+def _write_parts(
+    parts: Mapping[str, Sequence[Record]], files: Mapping[str, Path], shards: int | None, seed: int
+) -> list[Record]:
+    """Write each part to its file, or to its folder of shards, where it has records; returns them as they are there."""
+    if shards is None:
+        for name, records in parts.items():
+            write_records(records, files[name])
+        return [record for records in parts.values() for record in records]
+    full = [name for name, records in parts.items() if records]
+    for name in full:
+        write_shards(parts[name], files[name], shards=shards, seed=seed)
+    return [record for name in full for record in open_shards(files[name])]
+
+
+@contextmanager
+def _keeping_pictures(file: Path, *, link: bool, until_packed: bool) -> Iterator[Pictures]:
+    """The pictures beside a record file; or those that are no files yet, until they are packed, in a folder of a while.
+
+    Pictures that are to be packed and are files already stay where they are.
+    """
+    if not until_packed:
+        yield Pictures(file.parent, link=link)
+        return
+    folder = file.with_name(f"{file.stem}.unpacked")
+    try:
+        yield Pictures(folder, link=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _describe_split(parts: Mapping[str, Sequence[Record]], sizes: Mapping[str, int], all_rows: int) -> list[str]:

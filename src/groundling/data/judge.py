@@ -153,18 +153,22 @@ class Judgement(NamedTuple):
     proofs: Proofs
 
 
+def judge_alone(case: Case) -> list[JudgedBox]:
+    """The boxes of one record, each with the worst that is wrong with it by itself."""
+    return [
+        JudgedBox(case, number, target.box, box_fault(target.box, case.frame))
+        for number, target in enumerate(case.record.targets)
+        if target.box is not None
+    ]
+
+
 def judge_boxes(cases: Iterable[Case]) -> Judgement:
     """Every box with the worst that is wrong with it.
 
     Where a file proves another reading, so is every box of it that can be read that way: those that fit both ways do so
     by chance.
     """
-    judged = [
-        JudgedBox(case, number, target.box, box_fault(target.box, case.frame))
-        for case in cases
-        for number, target in enumerate(case.record.targets)
-        if target.box is not None
-    ]
+    judged = [found for case in cases for found in judge_alone(case)]
     by_file: dict[Path | None, list[JudgedBox]] = defaultdict(list)
     for found in judged:
         if found.case.frame is not None:

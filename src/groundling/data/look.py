@@ -13,6 +13,7 @@ from groundling.data.look_cache import KeptLook, Stamp, keep_looks, recall_looks
 from groundling.errors import ImageError, ImageSizeError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import MAX_PIXELS, open_first_frame, pixel_digest
+from groundling.geometry.packed import is_there
 
 Progress = Callable[[int, int], None]  # told (done, in all)
 
@@ -64,7 +65,7 @@ def _open_all(paths: list[Path], max_pixels: int) -> Iterator[tuple[Path, Look]]
 
 
 def _look(path: Path, max_pixels: int) -> Look:
-    if not os.path.isfile(path):  # unlike Path.is_file, also for names that no file can have
+    if not is_there(path):
         return Look(fault="missing_picture", reason=f"there is no picture {path}")
     try:
         picture, has_more = open_first_frame(path, max_pixels=max_pixels)

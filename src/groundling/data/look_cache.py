@@ -19,6 +19,7 @@ from typing import NamedTuple
 import PIL
 
 from groundling.data.likeness import SIDE
+from groundling.geometry.packed import find_packed
 
 RULES = f"1, Pillow {PIL.__version__}"  # count up when a look changes; another Pillow may decode otherwise
 
@@ -41,9 +42,10 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: Path) -> Stamp | None:
-        """The stamp of a file; None where there is none."""
+        """The stamp of a picture, by the file that it is or lies in; None where there is none."""
+        packed = find_packed(path)
         try:
-            found = os.stat(path)
+            found = os.stat(path if packed is None else packed.file)
         except (OSError, ValueError):  # a name that no file can have
             return None
         return cls(os.path.abspath(path), found.st_size, found.st_mtime_ns)

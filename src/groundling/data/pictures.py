@@ -14,6 +14,7 @@ from typing import NamedTuple
 from groundling.errors import ImageError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image, read_header
+from groundling.geometry.packed import read_stored
 
 FOLDER = "images"
 
@@ -55,7 +56,7 @@ class Pictures:
         """
         if isinstance(source, Path) and source in self._by_path:
             return self._by_path[source]
-        content = source if isinstance(source, bytes) else _read_bytes(source)
+        content = source if isinstance(source, bytes) else read_stored(source)
         identity = hashlib.sha256(content).hexdigest()
         linked = source.absolute() if self.link and isinstance(source, Path) else None
         if (identity, linked) not in self._kept:
@@ -97,10 +98,10 @@ class UprightPictures:
     def place(self, image: Path) -> Path:
         """Where the picture is then; ImageError where it cannot be read."""
         is_turned = read_header(image).orientation != 1
-        is_home = image.resolve().is_relative_to(self._home)
+        is_home = image.is_file() and image.resolve().is_relative_to(self._home)
         if is_home and not is_turned and not self._paired:
             return image
-        content = _read_bytes(image)
+        content = read_stored(image)
         mark = hashlib.sha256(content).hexdigest()[:12]
         if is_home and self._paired:
             return self._stay(image, mark, is_turned=is_turned)
@@ -157,13 +158,6 @@ def _turn_upright(image: Path, content: bytes) -> bytes:
     else:
         upright.save(file, "PNG")
     return file.getvalue()
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _safe_stem(name: str, mark: str) -> str:

@@ -17,6 +17,7 @@ from groundling.data.formats.found import PictureFolder, read_id
 from groundling.data.labelled import SCORE_KEY
 from groundling.data.record import Record, Rejected, Scan, Target, is_number, parse_json, read_side
 from groundling.errors import RecordError
+from groundling.geometry.packed import is_there
 
 _KEYS = {"image", "question", "boxes"}
 
@@ -91,7 +92,7 @@ def _read_prediction(entry: Any, file: Path, line: int, folder: PictureFolder | 
 
 def _find_image(name: str, file: Path) -> Path:
     beside = file.parent / name
-    return beside if beside.is_file() or not Path(name).is_file() else Path(name)
+    return beside if is_there(beside) or not is_there(Path(name)) else Path(name)
 
 
 def _read_targets(entry: dict[str, Any]) -> Iterator[Target]:

@@ -17,7 +17,7 @@ import json
 import os
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,7 +110,7 @@ class Rejected(NamedTuple):
 class Scan(NamedTuple):
     """All that a record file holds: what can be used, and what cannot with the reason."""
 
-    records: list[Record]
+    records: Sequence[Record]
     rejected: list[Rejected]
 
 
@@ -127,7 +127,7 @@ def read_records(path: str | Path, *, allow_absolute: bool = False) -> list[Reco
         shown = "\n".join(f"  {bad.file}:{bad.line}: {bad.reason}" for bad in scan.rejected[:10])
         more = f"\n  and {len(scan.rejected) - 10} more" if len(scan.rejected) > 10 else ""
         raise RecordError(f"{len(scan.rejected)} lines of {path} are no records:\n{shown}{more}")
-    return scan.records
+    return list(scan.records)
 
 
 def scan_records(path: str | Path, *, allow_absolute: bool = False) -> Scan:
@@ -269,6 +269,12 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_line(raw: bytes, file: Path, line: int, allow_absolute: bool) -> Record:
     value = parse_json(raw)
+    image = _optional(value, "image", str, "a path") if isinstance(value, dict) else None
+    return read_record(value, None if image is None else _place_image(image, file, allow_absolute), file, line)
+
+
+def read_record(value: Any, image: Path | None, file: Path, line: int) -> Record:
+    """The record that the object of a line tells, about the picture `image`. RecordError for what is no record."""
     if not isinstance(value, dict):
         raise RecordError(f"a record is a JSON object, not {reprlib.repr(value)}")
     answer = _optional(value, "answer", str, "a text")
@@ -276,12 +282,11 @@ def _read_line(raw: bytes, file: Path, line: int, allow_absolute: bool) -> Recor
         raise RecordError("no 'targets'; an empty list says that there is nothing to find")
     if answer is not None and "targets" in value:
         raise RecordError("both 'targets' and 'answer'; a record has one of them")
-    image = _optional(value, "image", str, "a path")
     if image is None and answer is None:
         raise RecordError("no 'image'; only a record with an 'answer' text can do without")
     return Record(
         question=_required(value, "question", str, "a text"),
-        image=None if image is None else _place_image(image, file, allow_absolute),
+        image=image,
         targets=tuple(_read_target(target, number) for number, target in enumerate(_target_list(value))),
         id=_read_id(value, line),
         width=read_side(value, "width"),

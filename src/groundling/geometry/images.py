@@ -25,6 +25,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from groundling.errors import ImageError, ImageSizeError
 from groundling.geometry.frame import Frame
+from groundling.geometry.packed import find_packed, read_packed
 
 Source = str | Path | bytes | Image.Image | np.ndarray
 
@@ -77,10 +78,11 @@ _BAD_DATA = (
 def open_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture, decoded, as `IMAGE_POLICY` says: mode RGB, without metadata; a new one, whatever came in.
 
-    `source` is a path, a file's bytes, a PIL picture (its current frame, turned by its metadata), or an array (H, W),
-    (H, W, 3) or (H, W, 4) of uint8 or uint16. Orientation comes from EXIF or XMP; where those are damaged the pixels
-    stay as they are stored. The size is checked before anything is decoded. ImageError, naming the file, for whatever
-    cannot be read whole, is too large or too long, holds floats, or lies on the web.
+    `source` is a path (of a file, or of a row in one: `packed`), a file's bytes, a PIL picture (its current frame,
+    turned by its metadata), or an array (H, W), (H, W, 3) or (H, W, 4) of uint8 or uint16. Orientation comes from EXIF
+    or XMP; where those are damaged the pixels stay as they are stored. The size is checked before anything is decoded.
+    ImageError, naming the file, for whatever cannot be read whole, is too large or too long, holds floats, or lies on
+    the web.
     """
     with _opened(source, max_pixels) as image:
         return _decode(image, max_pixels)
@@ -201,9 +203,12 @@ def _stream(source: Source) -> IO[bytes] | nullcontext[None]:
         return nullcontext()
     if str(source).startswith(("http://", "https://")):
         raise ImageError("pictures are not fetched from the web; download it and give the file")
-    if not Path(source).is_file():
+    if Path(source).is_file():
+        return Path(source).open("rb")
+    packed = find_packed(source)
+    if packed is None:
         raise ImageError("no such file")
-    return Path(source).open("rb")
+    return io.BytesIO(read_packed(packed))
 
 
 def _from_memory(source: Source) -> Image.Image:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from groundling.errors import ImageError, SettingsError
 from groundling.geometry.draw import Layer, draw_boxes
 from groundling.geometry.images import MAX_PIXELS, open_image
+from groundling.geometry.packed import is_there
 from groundling.inference.predict import Answered, Grounder, Question
 
 PICTURE_SUFFIXES = {
@@ -72,7 +73,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
 
     SettingsError where there are none, or one that is named is missing.
     """
-    missing = [str(place) for place in places if not place.exists()]
+    missing = [str(place) for place in places if not place.exists() and not is_there(place)]
     if missing:
         raise SettingsError(f"no such picture: {', '.join(missing)}")
     found: list[Path] = []

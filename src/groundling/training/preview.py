@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -26,7 +26,7 @@ from groundling.model.processor import Processor
 from groundling.page.page import View, around, embed_exactly, layer, whole, write_page
 from groundling.settings import Settings
 from groundling.training.ready import build_dataset, build_sampler, make_ready
-from groundling.training.records import Example, Gathered, join_samples, longest_sample
+from groundling.training.records import Example, Gathered, join_samples, longest_sample, pictures_of
 from groundling.training.rows import Length, Row
 from groundling.training.shown import KINDS, Kind, ShownSample, Span, kinds_of, make_visible, show_sample, spans_of
 
@@ -251,10 +251,10 @@ def _compare(target: Target | None, found: list[float] | None, original: Frame) 
 def measure_epoch(rows: Sequence[Row], lengths: Sequence[Length], records: Gathered, settings: Settings) -> Epoch:
     """What an epoch of these rows takes, its samples being so long."""
     shares = settings.train.share_pictures
-    images = [record.image for record in records.train]
+    images = pictures_of(records.train)
     tokens, seen = [0] * len(rows), 0
     for place, row in enumerate(rows):
-        there: set[Path] = set()
+        there: set[Hashable] = set()
         for number in row.numbers:
             image, length = images[number], lengths[number]
             is_there = shares and image in there
@@ -268,7 +268,7 @@ def measure_epoch(rows: Sequence[Row], lengths: Sequence[Length], records: Gathe
         samples=len(images),
         tokens=sum(tokens),
         longest=max(tokens, default=0),
-        asked=len(images) - images.count(None),
+        asked=sum(image is not None for image in images),
         pictures=len(set(images) - {None}),
         seen=seen,
     )

@@ -17,6 +17,7 @@ from groundling.model.contract import Contract, installed_versions, recipe_contr
 from groundling.model.load import Checkpoint, find_checkpoint, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
+from groundling.training.mixture import Mixture
 from groundling.training.records import (
     Gathered,
     RecordDataset,
@@ -24,6 +25,7 @@ from groundling.training.records import (
     gather_records,
     longest_sample,
     measure_changed,
+    pictures_of,
     room_for_samples,
 )
 from groundling.training.rows import RowPlan, RowSampler
@@ -87,5 +89,6 @@ def build_sampler(
             processor=dataset.processor,
             limit=longest_sample(settings),
         )
-    images = [record.image for record in records.train]
-    return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=epoch, changed=changed)
+    windows = records.train.windows if isinstance(records.train, Mixture) else None
+    images = pictures_of(records.train)
+    return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=epoch, changed=changed, windows=windows)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,9 +15,12 @@ from torch.utils.data import Dataset
 
 from groundling.data.augment import Augmentation, Augmenter
 from groundling.data.change import Change, change_picture
-from groundling.data.check import Finding, check, usable
-from groundling.data.record import Record, Rejected, scan_records
+from groundling.data.check import Finding, check, find_own_errors, usable
+from groundling.data.findings import key_of
+from groundling.data.record import Record, Rejected
+from groundling.data.shards import Shards, open_records
 from groundling.dialect.answer import Answer
+from groundling.dialect.family import Budget
 from groundling.errors import RecordError, SettingsError
 from groundling.evaluation.metrics import METRICS, Prediction, mark
 from groundling.geometry.boxes import Boxes, Points
@@ -27,9 +31,8 @@ from groundling.model.contract import Contract
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.rows import Length, Row
-
-Mixed = TypeVar("Mixed")
+from groundling.training.mixture import Mixture, Part
+from groundling.training.rows import Length, Lengths, Row
 
 
 class TooLong(NamedTuple):
@@ -42,8 +45,8 @@ class TooLong(NamedTuple):
 class Gathered(NamedTuple):
     """The records of a run, in order."""
 
-    train: list[Record]  # as often as its file's weight says
-    lengths: list[Length]  # of the samples of `train`
+    train: Sequence[Record]  # as often as its file's weight says; a Mixture where some of it lies in shards
+    lengths: Sequence[Length]  # of the samples of `train`
     test: list[Record]
     findings: list[Finding]  # everything `check` has to say
     too_long: list[TooLong]
@@ -65,39 +68,49 @@ def gather_records(
     _refuse_mosaic_of_one(settings, processor.contract)
     train, rejected = _scan([source.path for source in settings.data.train], settings)
     test, rejected_test = _scan(settings.data.test, settings)
-    everything = [record for records in (*train, *test) for record in records]
-    findings = check(
-        everything,
-        rejected=rejected + rejected_test,
-        budget=processor.contract.budget,
-        max_pixels=settings.images.max_file_pixels,
-        progress=progress,
-    )
+    test = [list(records) for records in test]  # all of them are asked, so all of them are looked at
+    judge = partial(_judge, budget=processor.contract.budget, max_pixels=settings.images.max_file_pixels)
+    findings = judge([*train, *test], rejected + rejected_test, progress=progress)
     errors = [finding for finding in findings if finding.level == "error"]
     if errors and settings.data.strict:
         raise SettingsError(f"data.strict is set, and the data has {len(errors)} errors{_first(errors)}")
 
-    measured = [measure_lengths(usable(records, findings), processor, settings) for records in train]
-    fits = partial(_fits_alone, settings=settings, blank=len(blank_sample(processor).input_ids))
-    kept = [[pair for pair in pairs if fits(*pair)] for pairs in measured]
-    too_long = [TooLong(record, at.tokens) for pairs in measured for record, at in pairs if not fits(record, at)]
-    mixed = mix_records(kept, [source.weight for source in settings.data.train], seed=settings.train.seed)
+    measured = [measure_usable(records, errors, processor, settings) for records in train]
+    weights = [source.weight for source in settings.data.train]
+    mixed = mix_numbers([len(each.numbers) for each in measured], weights, seed=settings.train.seed)
+    parts = [Part(records, each.numbers[places]) for records, each, places in zip(train, measured, mixed, strict=True)]
+    records = Mixture(parts)
     gathered = Gathered(
-        train=[record for record, _ in mixed],
-        lengths=[length for _, length in mixed],
+        train=records if any(isinstance(part.records, Shards) for part in parts) else list(records),
+        lengths=Lengths(np.concatenate([each.lengths[places] for each, places in zip(measured, mixed, strict=True)])),
         test=[record for records in test for record in usable(records, findings) if record.answer is None],
         findings=findings,
-        too_long=too_long,
-        read=len(everything) + len(rejected) + len(rejected_test),
-        frames=_read_frames([record for record, _ in mixed], settings),
+        too_long=[long for each in measured for long in each.too_long],
+        read=sum(map(len, (*train, *test, rejected, rejected_test))),
+        frames=_read_frames(records, settings),
     )
     _refuse_nothing(gathered, settings)
     return gathered
 
 
-def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[list[Record]], list[Rejected]]:
-    scans = [scan_records(path, allow_absolute=settings.data.allow_absolute) for path in paths]
+def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[Sequence[Record]], list[Rejected]]:
+    scans = [open_records(path, allow_absolute=settings.data.allow_absolute) for path in paths]
     return [scan.records for scan in scans], [bad for scan in scans for bad in scan.rejected]
+
+
+def _judge(
+    sources: Sequence[Sequence[Record]],
+    rejected: Sequence[Rejected],
+    *,
+    budget: Budget,
+    max_pixels: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Finding]:
+    """What `check` finds in record files together, and the errors that each record of shards shows by itself."""
+    apart = [records for records in sources if isinstance(records, Shards)]
+    together = [record for records in sources if not isinstance(records, Shards) for record in records]
+    findings = check(together, rejected=rejected, budget=budget, max_pixels=max_pixels, progress=progress)
+    return [*findings, *(found for records in apart for found in find_own_errors(records, max_pixels))]
 
 
 def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
@@ -131,19 +144,24 @@ def _first(errors: Sequence[Finding]) -> str:
     return f"; the first: {place}{errors[0].message}"
 
 
-def mix_records(groups: Sequence[Sequence[Mixed]], weights: Sequence[float], *, seed: int) -> list[Mixed]:
-    """The records of all groups, each group's as often as its weight says: 2 is twice each, 0.5 a seeded half.
+def mix_numbers(counts: Sequence[int], weights: Sequence[float], *, seed: int) -> list[np.ndarray]:
+    """Which of so many things of each file come up, by number: 2 is twice each, 0.5 a seeded half, in order.
 
     SettingsError for a weight that leaves none of them.
     """
-    mixed: list[Mixed] = []
-    for number, (records, weight) in enumerate(zip(groups, weights, strict=True)):
-        whole, rest = divmod(round(weight * len(records)), max(1, len(records)))
-        if records and not whole and not rest:
-            raise SettingsError(f"data.train: a weight of {weight} leaves none of the {len(records)} records of a file")
-        chosen = np.random.default_rng([seed, number]).permutation(len(records))[:rest]
-        mixed += [*records] * whole + [records[index] for index in sorted(chosen.tolist())]
+    mixed: list[np.ndarray] = []
+    for number, (count, weight) in enumerate(zip(counts, weights, strict=True)):
+        whole, rest = divmod(round(weight * count), max(1, count))
+        if count and not whole and not rest:
+            raise SettingsError(f"data.train: a weight of {weight} leaves none of the {count} records of a file")
+        chosen = np.random.default_rng([seed, number]).permutation(count)[:rest]
+        mixed.append(np.concatenate([*[np.arange(count)] * whole, np.sort(chosen)]))
     return mixed
+
+
+def pictures_of(records: Sequence[Record]) -> Sequence[Hashable | None]:
+    """Something for each record that is the same for those about one picture; None without one."""
+    return records.pictures() if isinstance(records, Mixture) else [record.image for record in records]
 
 
 def choose_sample(records: Sequence[Record], size: int, *, seed: int) -> list[Record]:
@@ -191,15 +209,36 @@ def room_for_samples(records: Sequence[Record], processor: Processor, pack_token
     return max(1, pack_tokens - len(blank_sample(processor).input_ids))
 
 
-def measure_lengths(records: Sequence[Record], processor: Processor, settings: Settings) -> list[tuple[Record, Length]]:
-    """Each record with its sample's length. RecordError for one that the answer form cannot hold."""
-    measured: list[tuple[Record, Length]] = []
-    for record in records:
+class Measured(NamedTuple):
+    """The records of a file that can be trained on, by number, and the lengths of their samples."""
+
+    numbers: np.ndarray  # (N,) int64
+    lengths: np.ndarray  # (N, 2) int32: tokens, and those that the picture's questions share
+    too_long: list[TooLong]
+
+
+def measure_usable(
+    records: Sequence[Record], errors: Iterable[Finding], processor: Processor, settings: Settings
+) -> Measured:
+    """The records without an error whose samples fit a row. RecordError for one that the answer form cannot hold."""
+    bad = {finding.key for finding in errors}
+    fits = partial(_fits_alone, settings=settings, blank=len(blank_sample(processor).input_ids))
+    is_told = isinstance(records, Shards)  # a shard tells the sizes of its pictures
+    limit = settings.images.max_file_pixels
+    numbers, lengths, too_long = array("q"), array("i"), list[TooLong]()
+    for number, record in enumerate(records):
+        if bad and key_of(record) in bad:
+            continue
         try:
-            measured.append((record, measure(record, processor, settings.images.max_file_pixels)))
+            length = _measure_seen(record, processor, record.declared if is_told else _read_original(record, limit))
         except SettingsError as error:
             raise RecordError(f"{record.place}: {error}") from None
-    return measured
+        if fits(record, length):
+            numbers.append(number)
+            lengths.extend(length)
+        else:
+            too_long.append(TooLong(record, length.tokens))
+    return Measured(np.array(numbers), np.array(lengths, dtype=np.int32).reshape(-1, 2), too_long)
 
 
 def measure(record: Record, processor: Processor, max_pixels: int) -> Length:

@@ -14,8 +14,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import count, islice
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -25,11 +24,32 @@ LOOK_AHEAD = 64  # groups among which one is looked for that still fits a row
 SPARE_ROWS = 0.01  # of an epoch's, since other epochs' records need a few more or less
 
 
+Windows = Callable[[np.random.Generator], Sequence[np.ndarray]]
+
+
 class Length(NamedTuple):
     """Tokens of a sample: all of them, and those up to its picture's end, which its picture's questions share."""
 
     tokens: int
     shared: int
+
+
+class Lengths(Sequence[Length]):
+    """Many lengths, in 8 bytes each: `tokens_shared` is (N, 2) int32."""
+
+    def __init__(self, tokens_shared: np.ndarray) -> None:
+        self._tokens_shared = tokens_shared
+
+    def __len__(self) -> int:
+        return len(self._tokens_shared)
+
+    @overload
+    def __getitem__(self, number: int) -> Length: ...
+    @overload
+    def __getitem__(self, number: slice) -> Lengths: ...
+    def __getitem__(self, number: int | slice) -> Length | Lengths:
+        found = self._tokens_shared[number]
+        return Lengths(found) if isinstance(number, slice) else Length(*found.tolist())
 
 
 class Row(NamedTuple):
@@ -53,24 +73,24 @@ class Group(NamedTuple):
 class Quota:
     """How many questions about one picture may stand together: in a step, and therefore in a row too."""
 
-    def __init__(self, images: Sequence[Path | None], most: int) -> None:
+    def __init__(self, images: Sequence[Hashable | None], most: int) -> None:
         self._images = images
         self._most = most
         asked = Counter(image for image in images if image is not None)
         self._busy = {image for image, times in asked.items() if times > most}  # no other picture can have too many
 
-    def count(self, members: Sequence[int]) -> Counter[Path]:
+    def count(self, members: Sequence[int]) -> Counter[Hashable]:
         """Questions about each picture that is asked about too often for one step."""
         if not self._busy:
             return Counter()
         images = (self._images[number] for number in members)
         return Counter(image for image in images if image in self._busy)
 
-    def allows(self, members: Sequence[int], held: Mapping[Path, int]) -> bool:
+    def allows(self, members: Sequence[int], held: Mapping[Hashable, int]) -> bool:
         """Whether these may stand beside what is `held`, in questions about each picture."""
         return not held or all(held.get(image, 0) + more <= self._most for image, more in self.count(members).items())
 
-    def busiest(self, members: Sequence[int]) -> Path | None:
+    def busiest(self, members: Sequence[int]) -> Hashable | None:
         """The one of their pictures that is asked about too often, most of all here; None where none is."""
         return next((image for image, _ in self.count(members).most_common(1)), None)
 
@@ -99,21 +119,24 @@ class RowSampler(Sampler[Row]):
 
     def __init__(
         self,
-        images: Sequence[Path | None],
+        images: Sequence[Hashable | None],
         lengths: Sequence[Length],
         plan: RowPlan,
         *,
         seed: int,
         epoch: Callable[[], int] = lambda: 0,
         changed: Callable[[int, int], Sequence[Length]] | None = None,
+        windows: Windows | None = None,
     ) -> None:
-        """`epoch` gives, when rows are about to be drawn, the number of the epoch.
+        """`images` are equal for records about one picture. `epoch` gives, when rows are about to be drawn, its number.
 
-        `changed` gives the lengths that samples have in an epoch's attempt, where their pictures are changed.
+        `changed` gives the lengths that samples have in an epoch's attempt, where their pictures are changed. `windows`
+        gives the numbers of all records in parts, each with whole pictures, that an epoch goes through one by one.
         """
         self.images = images
         self.lengths = lengths
         self.changed = None if changed is None else lru_cache(maxsize=1)(changed)  # a start draws its rows thrice
+        self.windows = windows or (lambda _: [np.arange(len(images))])
         self.plan = plan
         self.seed = seed
         self.epoch = epoch
@@ -168,17 +191,20 @@ class RowSampler(Sampler[Row]):
     def _draw(self, epoch: int, attempt: int) -> list[Row]:
         """One attempt at the rows of an epoch."""
         rng = np.random.default_rng([self.seed, epoch, attempt])
-        groups = group_questions(self.images, self.most, rng)
+        windows = self.windows(rng.spawn(1)[0])  # by dice of its own: the rows of one window are those of none
+        groups = [group for window in windows for group in group_questions(self.images, self.most, rng, window)]
         if self.plan.pack_tokens is None:
             return [Row(numbers, epoch, attempt) for numbers in self._draw_by_records(groups)]
         lengths = self.lengths_in(epoch, attempt)
         measured = [part for members in groups for part in fit(members, lengths, self.plan.pack_tokens)]
         rows = join_members(fill(measured, self.plan.pack_tokens, cut=False, quota=self._quota))
         rows = split_rows(rows, self._count)
-        order = spread_out([self._quota.busiest(row) for row in rows], rng)
-        shuffled = [Group(rows[place], 1) for place in order]
+        shuffled = [Group(row, 1) for own in part_rows(rows, windows) for row in self._shuffle(own, rng)]
         steps = fill(shuffled, self.plan.rows_a_step, cut=False, quota=self._quota)
         return [Row(row.members, epoch, attempt) for step in steps for row in step]
+
+    def _shuffle(self, rows: Sequence[list[int]], rng: np.random.Generator) -> list[list[int]]:
+        return [rows[place] for place in spread_out([self._quota.busiest(row) for row in rows], rng)]
 
     def _draw_by_records(self, groups: Sequence[list[int]]) -> list[list[int]]:
         """A step holds the same records however many rows and processes it is cut into."""
@@ -210,11 +236,13 @@ class RowSampler(Sampler[Row]):
         return max(1, int(questions * MOST_OF_A_STEP))
 
 
-def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Generator) -> list[list[int]]:
-    """Numbers in random groups of up to `most` about one picture, in random order (`spread_out`)."""
-    by_image: dict[Path, list[int]] = {}
+def group_questions(
+    images: Sequence[Hashable | None], most: int, rng: np.random.Generator, numbers: np.ndarray | None = None
+) -> list[list[int]]:
+    """The numbers, or all, in random groups of up to `most` about one picture, in random order (`spread_out`)."""
+    by_image: dict[Hashable, list[int]] = {}
     groups: list[list[int]] = []
-    for number in rng.permutation(len(images)).tolist():
+    for number in rng.permutation(len(images) if numbers is None else numbers).tolist():
         image = images[number]
         if image is None:
             groups.append([number])
@@ -222,6 +250,17 @@ def group_questions(images: Sequence[Path | None], most: int, rng: np.random.Gen
             by_image.setdefault(image, []).append(number)
     groups += [found[start : start + most] for found in by_image.values() for start in range(0, len(found), most)]
     return [groups[place] for place in spread_out([images[group[0]] for group in groups], rng)]
+
+
+def part_rows(rows: Sequence[list[int]], windows: Sequence[np.ndarray]) -> list[list[list[int]]]:
+    """The rows by the window of their first number."""
+    window_of = np.empty(sum(map(len, windows)), dtype=np.int32)
+    for place, numbers in enumerate(windows):
+        window_of[numbers] = place
+    parts: list[list[list[int]]] = [[] for _ in windows]
+    for row in rows:
+        parts[window_of[row[0]]].append(row)
+    return parts
 
 
 def spread_out(kinds: Sequence[Hashable | None], rng: np.random.Generator) -> list[int]:
@@ -259,7 +298,7 @@ def fill(groups: Sequence[Group], size: int, *, cut: bool, quota: Quota | None =
     that each take 1, or a new bin begun. One whose picture has its quota of the bin waits as long as there are others.
     """
     quota = quota or Quota([], 0)
-    waiting, bins, room, held = deque(groups), list[list[Group]](), 0, Counter[Path]()
+    waiting, bins, room, held = deque(groups), list[list[Group]](), 0, Counter[Hashable]()
     while waiting:
         place = _choose(list(islice(waiting, LOOK_AHEAD)), room, partial(quota.allows, held=held), can_cut=cut)
         if place is None:
