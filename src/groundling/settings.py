@@ -225,7 +225,7 @@ class AnswerText(_Section):
 
 
 class Lora(_Section):
-    """The adapters of `tune.method: lora`."""
+    """The adapters of `tune.method: lora` and `qlora`."""
 
     rank: Whole = Field(default=16, ge=1, description="inner width of an adapter")
     alpha: Number = Field(default=32, gt=0, description="adapters are scaled by alpha / rank")
@@ -238,18 +238,26 @@ class Lora(_Section):
 class Tune(_Section):
     """Which weights learn."""
 
-    method: Literal["full", "lora"] = Field(default="full", description="full: the weights themselves; lora: adapters")
+    method: Literal["full", "lora", "qlora"] = Field(
+        default="full",
+        description="full: the weights themselves; lora: adapters; qlora: adapters on a language model in 4 bits",
+    )
     freeze: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = Field(
         default=(), description="parts that stay as they are under method full: vision, merger, language"
     )
     lora: Lora = Lora()
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters learn, and the weights themselves do not."""
+        return self.method in ("lora", "qlora")
+
     @model_validator(mode="after")
     def _check_something_learns(self) -> Self:
-        if self.method == "lora" and self.freeze:
+        if self.has_adapters and self.freeze:
             raise ValueError(
-                f"freeze is {list(self.freeze)} with method lora, which freezes every weight already and trains"
-                " adapters in lora.parts; leave freeze out"
+                f"freeze is {list(self.freeze)} with method {self.method}, which freezes every weight already and"
+                " trains adapters in lora.parts; leave freeze out"
             )
         if set(self.freeze) == set(get_args(Part)):
             raise ValueError(f"freeze is {list(self.freeze)}, so nothing would learn; leave one part out")

@@ -184,7 +184,7 @@ class GroundingTrainer(Trainer):
             assert output_dir is not None
             self._refuse_not_finite(state_dict or dict(self._whole_model.named_parameters()))
             # PEFT would ask the hub about the base's embeddings, which no adapter of ours changes
-            options: dict[str, Any] = {"save_embedding_layers": False} if self.settings.tune.method == "lora" else {}
+            options: dict[str, Any] = {"save_embedding_layers": False} if self.settings.tune.has_adapters else {}
             self._whole_model.save_pretrained(output_dir, state_dict=state_dict, **options)
             self.processor.save(Path(output_dir))
 
