@@ -58,13 +58,13 @@ def _describe_memory(plan: Plan) -> str:
     moments, row = plan.memory.moments, plan.row
     lines = [
         f"memory of each GPU in GiB, an estimate, for a row of {row.tokens:,} tokens, {len(row.grids)} pictures:",
-        f"  {'':22}" + "".join(f"{moment.name:>14}" for moment in moments),
+        f"  {'':22}" + "".join(f"{moment.name:>16}" for moment in moments),
     ]
     for field, label in _ROWS.items():
         values = [getattr(moment, field) for moment in moments]
         if any(values):
-            lines.append(f"  {label:22}" + "".join(f"{value / GIB:14.1f}" for value in values))
-    lines.append(f"  {'together':22}" + "".join(f"{moment.total / GIB:14.1f}" for moment in moments))
+            lines.append(f"  {label:22}" + "".join(f"{value / GIB:16.1f}" for value in values))
+    lines.append(f"  {'together':22}" + "".join(f"{moment.total / GIB:16.1f}" for moment in moments))
     lines.append(f"  {_describe_fit(plan)}")
     lines += [f"    {remedy}" for remedy in plan.remedies]
     return "\n".join(lines)

@@ -39,6 +39,7 @@ from groundling.training.checkpoint import (
     read_step,
     sweep_partial,
 )
+from groundling.training.exhaustion import explain_exhaustion
 from groundling.training.journal import Journal
 from groundling.training.pictures import draw_first_batch
 from groundling.training.processes import ask_together, from_main_process, refuse_other_engine
@@ -85,7 +86,8 @@ def train(recipe: str | Path, *overrides: str) -> Path:
         model = build_model(base, settings, resume)
         trainer = build_trainer(model, processor, settings, arguments, records=records, test=sample, resume=resume)
         show_first_batch(trainer)
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        with explain_exhaustion(trainer):
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         trainer.save_whole(settings.run.dir / "final")
         del trainer, model
 

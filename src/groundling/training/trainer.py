@@ -37,6 +37,7 @@ from groundling.training.checkpoint import (
     partial_name,
     put_in_place,
 )
+from groundling.training.exhaustion import explain_exhaustion
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together, from_main_process
 from groundling.training.ready import build_dataset, build_sampler
@@ -79,6 +80,11 @@ class GroundingTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)  # type: ignore[arg-type,return-value]
 
     # ---- every step
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *rest: Any, **options: Any) -> torch.Tensor:
+        """The loss of one row, forwards and backwards; where memory runs out it is told what would take less."""
+        with explain_exhaustion(self, dict(inputs)):
+            return super().training_step(model, inputs, *rest, **options)
 
     def compute_loss(
         self,
