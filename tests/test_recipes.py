@@ -17,7 +17,7 @@ LAUNCHES = sorted(path.name for path in (SHIPPED / "accelerate").glob("*.yaml"))
 
 
 def test_the_shipped_ones_are_all_there() -> None:
-    assert RECIPES == ["textvqa-3b", "textvqa-3b-lora", "tiny"]
+    assert RECIPES == ["textvqa-3b", "textvqa-3b-lora", "textvqa-3b-qlora", "tiny"]
     assert LAUNCHES == ["ddp.yaml", "fsdp2.yaml", "zero2.yaml", "zero3.yaml"]
     assert (ROOT / "recipes").resolve() == SHIPPED.resolve()
 
@@ -62,7 +62,7 @@ def test_a_step_of_packed_rows_holds_about_as_many_questions_as_it_says(name: st
     assert "a picture is seen 1.0 times" in sampler.describe() and "would share more" not in sampler.describe()
 
 
-@pytest.mark.parametrize("name", ["textvqa-3b", "textvqa-3b-lora"])
+@pytest.mark.parametrize("name", ["textvqa-3b", "textvqa-3b-lora", "textvqa-3b-qlora"])
 def test_augmentation_waits_behind_comments_and_never_mirrors_writing(name: str, tmp_path: Path) -> None:
     text = (SHIPPED / f"{name}.yaml").read_text()
     place = text.index("# augment:")

@@ -306,6 +306,52 @@ def preview(
     _say(str(page))
 
 
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="a recipe file, or the name of a shipped one")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings to change", metavar="[key=value]...")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(min=0.1, help="GiB of one GPU", metavar="GIB")] = None,
+    samples_per_second: Annotated[
+        float | None, typer.Option(min=1e-9, help="of all GPUs together, for the time that it takes")
+    ] = None,
+    tokens_per_second: Annotated[float | None, typer.Option(min=1e-9, help="the same in tokens")] = None,
+    slurm: Annotated[Path | None, typer.Option(help="file to write a SLURM script to")] = None,
+    sky: Annotated[Path | None, typer.Option(help="file to write a SkyPilot task to")] = None,
+    accelerator: Annotated[str, typer.Option(help="SkyPilot's name of the GPU")] = "A100-80GB",
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a recipe takes before it is started: memory, tokens, steps, time, and the line that starts it."""
+    from groundling.settings import load_settings
+
+    settings, name = load_settings(recipe, overrides or []), Path(recipe).stem
+    _tell_notes(recipe)
+    with _quiet_libraries():
+        from groundling.training.memory import GIB
+        from groundling.training.plan import Rate, build_plan
+        from groundling.training.plan_text import describe_plan
+        from groundling.training.scripts import sky_task, slurm_script
+
+        found = build_plan(
+            settings,
+            name=name,
+            recipe=recipe,
+            overrides=overrides or [],
+            device_bytes=None if gpu_memory is None else round(gpu_memory * GIB),
+            rate=Rate(samples_per_second, tokens_per_second),
+        )
+    if slurm is not None:
+        script = slurm_script(settings.launch, recipe, overrides or [], name=name)
+        slurm.write_text(script, encoding="utf-8")
+    if sky is not None:
+        run_dir = settings.run.dir
+        task = sky_task(settings.launch, recipe, overrides or [], name=name, accelerator=accelerator, run_dir=run_dir)
+        sky.write_text(task, encoding="utf-8")
+    print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else describe_plan(found))
+    for file in (slurm, sky):
+        if file is not None:
+            _say(str(file))
+
+
 # ---- models ----------------------------------------------------------------------------------------------------
 
 

@@ -242,7 +242,7 @@ class AnswerText(_Section):
 
 
 class Lora(_Section):
-    """The adapters of `tune.method: lora`."""
+    """The adapters of `tune.method: lora` and `qlora`."""
 
     rank: Whole = Field(default=16, ge=1, description="inner width of an adapter")
     alpha: Number = Field(default=32, gt=0, description="adapters are scaled by alpha / rank")
@@ -255,18 +255,26 @@ class Lora(_Section):
 class Tune(_Section):
     """Which weights learn."""
 
-    method: Literal["full", "lora"] = Field(default="full", description="full: the weights themselves; lora: adapters")
+    method: Literal["full", "lora", "qlora"] = Field(
+        default="full",
+        description="full: the weights themselves; lora: adapters; qlora: adapters on a language model in 4 bits",
+    )
     freeze: Annotated[tuple[Part, ...], BeforeValidator(_listed)] = Field(
         default=(), description="parts that stay as they are under method full: vision, merger, language"
     )
     lora: Lora = Lora()
 
+    @property
+    def has_adapters(self) -> bool:
+        """Whether adapters learn, and the weights themselves do not."""
+        return self.method in ("lora", "qlora")
+
     @model_validator(mode="after")
     def _check_something_learns(self) -> Self:
-        if self.method == "lora" and self.freeze:
+        if self.has_adapters and self.freeze:
             raise ValueError(
-                f"freeze is {list(self.freeze)} with method lora, which freezes every weight already and trains"
-                " adapters in lora.parts; leave freeze out"
+                f"freeze is {list(self.freeze)} with method {self.method}, which freezes every weight already and"
+                " trains adapters in lora.parts; leave freeze out"
             )
         if set(self.freeze) == set(get_args(Part)):
             raise ValueError(f"freeze is {list(self.freeze)}, so nothing would learn; leave one part out")
@@ -346,6 +354,16 @@ class Launch(_Section):
     engine: Engine | None = Field(
         default=None, description="ddp: a copy on each device; zero2, zero3, fsdp2: spread; null: ddp, or a launcher's"
     )
+
+    @property
+    def devices(self) -> int:
+        """On all machines, each with a process of its own."""
+        return (self.processes or 1) * self.machines
+
+    @property
+    def has_deepspeed(self) -> bool:
+        """Whether it is DeepSpeed's engine."""
+        return self.engine in ("zero2", "zero3")
 
 
 class Evaluate(_Section):

@@ -20,10 +20,10 @@ from PIL import Image
 import groundling as gl
 from groundling.data import shards as module
 from groundling.data.shards import Shards, open_shards, read_group, write_shards
+from groundling.evaluation.processes import from_main_process
 from groundling.model.processor import Processor
 from groundling.settings import Settings
 from groundling.training.mixture import WINDOW_GROUPS, Mixture, Part
-from groundling.training.processes import from_main_process
 from groundling.training.ready import build_dataset, build_sampler
 from groundling.training.records import Gathered, gather_records, pictures_of, write_set_aside
 from groundling.training.rows import Lengths

@@ -22,10 +22,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from groundling.errors import ContractError, SettingsError
 from groundling.model.contract import Contract, check_processor, derive_contract, read_contract
 from groundling.model.processor import Processor
+from groundling.model.quantise import loading_in_4_bits
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).parents[1] / "tiny" / "weights"
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]  # of a hub repository; no pickles among them
+DESCRIBING_FILES = [pattern for pattern in WANTED_FILES if pattern != "*.safetensors"]
 CONFIGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 
 log = logging.getLogger(__name__)
@@ -64,13 +66,20 @@ def find_checkpoint(name: str, *, revision: str | None = None) -> Checkpoint:
     return Checkpoint(name, folder, None, True, _derive(folder, name))
 
 
-def _find_folder(name: str, revision: str | None) -> Path:
+def find_description(name: str, *, revision: str | None = None) -> Path:
+    """The folder of a model's configuration, of an adapter the one below it; weights on a hub are left there."""
+    folder = _find_folder(name, revision, DESCRIBING_FILES)
+    base = _read_base(folder)
+    return folder if base is None else find_description(base)
+
+
+def _find_folder(name: str, revision: str | None, files: list[str] = WANTED_FILES) -> Path:
     if name == TINY:
         return TINY_FOLDER
     folder = Path(name)
     if not folder.exists():
         if name.count("/") == 1 and not name.startswith((".", "/")):
-            return _download(name, revision)
+            return _download(name, revision, files)
         raise SettingsError(f"no model {name!r}: neither a folder here, nor a hub name like owner/model, nor {TINY!r}")
     for part in (folder / "best", folder / "final", folder):
         if (part / "config.json").is_file() or (part / "adapter_config.json").is_file():
@@ -81,12 +90,12 @@ def _find_folder(name: str, revision: str | None) -> Path:
     )
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED_FILES, ignore_patterns=["*/*"]))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
     except (HfHubHTTPError, HFValidationError, OSError) as error:  # OSError: no network, and no copy from before
         raise SettingsError(
             f"no folder {name!r} here, and the hub gave none of that name ({type(error).__name__}: "
@@ -207,22 +216,31 @@ def hash_weights(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def load_model(checkpoint: Checkpoint, *, dtype: torch.dtype, is_trainable: bool = False) -> PreTrainedModel:
+def load_model(
+    checkpoint: Checkpoint, *, dtype: torch.dtype, is_trainable: bool = False, in_4_bits: bool = False
+) -> PreTrainedModel:
     """The weights of a checkpoint, on the CPU; an adapter's on top of its base, as a PEFT model.
 
+    `in_4_bits` quantises the language model's linear layers (`quantise`), which puts the model on its device.
     ContractError where a weight is missing, unexpected or of another shape: nothing is left at random silently.
     """
     if checkpoint.base is None:
-        return _load_whole(checkpoint.folder, dtype)
-    return _load_adapter(checkpoint.folder, _find_base(checkpoint.base, checkpoint.folder), dtype, is_trainable)
+        return _load_whole(checkpoint.folder, dtype, in_4_bits)
+    base = _find_base(checkpoint.base, checkpoint.folder)
+    return _load_adapter(checkpoint.folder, base, dtype, is_trainable, in_4_bits)
 
 
-def _load_whole(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _load_whole(folder: Path, dtype: torch.dtype, in_4_bits: bool) -> PreTrainedModel:
     if not list(folder.glob("*.safetensors")):
         raise ContractError(f"{folder} has no weights in safetensors; groundling unpickles none")
     try:
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **(loading_in_4_bits() if in_4_bits else {}),
         )
     except (SafetensorError, OSError, ValueError) as error:
         raise ContractError(f"{folder}: its weights cannot be loaded: {_first_line(error)}") from error
@@ -245,13 +263,15 @@ def _greedy(published: GenerationConfig) -> GenerationConfig:
     )
 
 
-def _load_adapter(folder: Path, base: Checkpoint, dtype: torch.dtype, is_trainable: bool) -> PreTrainedModel:
+def _load_adapter(
+    folder: Path, base: Checkpoint, dtype: torch.dtype, is_trainable: bool, in_4_bits: bool
+) -> PreTrainedModel:
     from peft import PeftModel, get_peft_model_state_dict
 
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         raise ContractError(f"{folder} has no adapter_model.safetensors; groundling unpickles no other form")
-    whole = load_model(base, dtype=dtype)
+    whole = load_model(base, dtype=dtype, in_4_bits=in_4_bits)
     try:
         model = PeftModel.from_pretrained(whole, str(folder), is_trainable=is_trainable)
         with safe_open(file, framework="pt") as stored:

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from groundling.errors import SettingsError
-from groundling.settings import Part
+from groundling.settings import Part, Settings
 
 PARTS: tuple[Part, ...] = ("vision", "merger", "language")
 
@@ -36,6 +36,13 @@ class Adapter(NamedTuple):
     alpha: float
     dropout: float
     parts: Sequence[Literal["vision", "language"]]
+
+
+def weights_dtype(settings: Settings, *, has_gpu: bool) -> torch.dtype:
+    """Trained weights stay in float32, with bf16 arithmetic by autocast; frozen ones under adapters need only bf16."""
+    if settings.model.dtype != "auto":
+        return torch.float32 if settings.model.dtype == "float32" else torch.bfloat16
+    return torch.bfloat16 if settings.tune.has_adapters and has_gpu else torch.float32
 
 
 def part_of(name: str) -> Part:

@@ -230,7 +230,7 @@ def measure_usable(
         if bad and key_of(record) in bad:
             continue
         try:
-            length = _measure_seen(record, processor, record.declared if is_told else _read_original(record, limit))
+            length = measure_seen(record, processor, record.declared if is_told else _read_original(record, limit))
         except SettingsError as error:
             raise RecordError(f"{record.place}: {error}") from None
         if fits(record, length):
@@ -243,19 +243,19 @@ def measure_usable(
 
 def measure(record: Record, processor: Processor, max_pixels: int) -> Length:
     """The length of a record's sample, from the header of its picture."""
-    return _measure_seen(record, processor, _read_original(record, max_pixels))
+    return measure_seen(record, processor, _read_original(record, max_pixels))
 
 
-def _measure_seen(record: Record, processor: Processor, original: Frame | None) -> Length:
+def measure_seen(record: Record, processor: Processor, original: Frame | None) -> Length:
     """The length of a sample about a picture of this size, None without one."""
-    ids = _expect_sample(record, processor, original).input_ids
+    ids = expect_sample(record, processor, original).input_ids
     behind_picture = ids[::-1].index(processor.image_token_id) if original is not None else len(ids)
     return Length(len(ids), len(ids) - behind_picture)
 
 
 def longest_answer(records: Sequence[Record], processor: Processor, max_pixels: int) -> int:
     """Tokens of the longest true answer, its end token counted; 0 without records."""
-    samples = (_expect_sample(record, processor, _read_original(record, max_pixels)) for record in records)
+    samples = (expect_sample(record, processor, _read_original(record, max_pixels)) for record in records)
     return max((sum(label != IGNORED for label in sample.labels) for sample in samples), default=0)
 
 
@@ -263,7 +263,7 @@ def _read_original(record: Record, max_pixels: int) -> Frame | None:
     return None if record.image is None else read_frame(record.image, max_pixels=max_pixels)
 
 
-def _expect_sample(record: Record, processor: Processor, original: Frame | None) -> Sample:
+def expect_sample(record: Record, processor: Processor, original: Frame | None) -> Sample:
     """A record's sample without its pixels, from the size of its picture alone."""
     if original is None:
         return encode_words(processor, record, None)
@@ -308,7 +308,7 @@ def _augmentation(settings: Settings) -> Augmentation:
 
 
 def _is_short_enough(record: Record, original: Frame, *, processor: Processor, limit: int) -> bool:
-    return len(_expect_sample(record, processor, original).input_ids) <= limit
+    return len(expect_sample(record, processor, original).input_ids) <= limit
 
 
 def measure_changed(
@@ -324,7 +324,7 @@ def measure_changed(
         if change.is_still:
             continue
         pairs = ((record, augmenter.change_record(record, change)) for record in subject.records)
-        lengths = {record: _measure_seen(other, processor, change.canvas) for record, other in pairs}
+        lengths = {record: measure_seen(other, processor, change.canvas) for record, other in pairs}
         if all(length.tokens <= limit for length in lengths.values()):
             changed |= lengths
     return [changed.get(record, length) for record, length in zip(records.train, records.lengths, strict=True)]

@@ -32,7 +32,8 @@ from groundling.model.attention import use_packed_attention
 from groundling.model.contract import Contract, read_contract, write_contract
 from groundling.model.load import Checkpoint, find_checkpoint, load_model
 from groundling.model.processor import Processor
-from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts
+from groundling.model.quantise import refuse_no_4_bits
+from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts, weights_dtype
 from groundling.settings import Settings, closest_name, load_settings
 from groundling.training.card import BASE_REPORT, write_results
 from groundling.training.checkpoint import (
@@ -43,6 +44,7 @@ from groundling.training.checkpoint import (
     read_step,
     sweep_partial,
 )
+from groundling.training.exhaustion import explain_exhaustion
 from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
 from groundling.training.pictures import draw_first_batch
@@ -92,7 +94,8 @@ def train(recipe: str | Path, *overrides: str) -> Path:
         model = build_model(base, settings, resume)
         trainer = build_trainer(model, processor, settings, arguments, records=records, test=sample, resume=resume)
         show_first_batch(trainer)
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        with explain_exhaustion(trainer):
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         trainer.save_whole(settings.run.dir / "final")
         del trainer, model
 
@@ -162,6 +165,8 @@ def _own_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
         "disable_tqdm": True,
         "ddp_find_unused_parameters": False,  # every row has a picture, so every weight a gradient
     }
+    if settings.tune.method == "qlora":
+        refuse_no_4_bits()
     if plan.liger:
         _refuse_missing_liger()
         # its losses would want logits of every token, or make them; ours are of the learned ones
@@ -218,13 +223,14 @@ def build_model(base: Checkpoint, settings: Settings, resume: Path | None) -> Pr
     """
     tune = settings.tune
     source = base if resume is None else find_checkpoint(str(resume))
-    has_adapter, wants_adapter = source.base is not None, tune.method == "lora"
+    has_adapter, wants_adapter = source.base is not None, tune.has_adapters
     if resume is not None and has_adapter != wants_adapter:
         raise SettingsError(
             f"run.resume is {resume}, of method {'lora' if has_adapter else 'full'}, and tune.method is {tune.method}; "
             f"to change it start a new run (model.name={resume})"
         )
-    model = load_model(source, dtype=_training_dtype(settings), is_trainable=wants_adapter)
+    dtype, in_4_bits = _training_dtype(settings), tune.method == "qlora"
+    model = load_model(source, dtype=dtype, is_trainable=wants_adapter, in_4_bits=in_4_bits)
     adapter = Adapter(tune.lora.rank, tune.lora.alpha, tune.lora.dropout, tune.lora.parts)
     if not wants_adapter:
         model = model.merge_and_unload() if has_adapter else model  # type: ignore[operator]
@@ -243,16 +249,13 @@ def build_model(base: Checkpoint, settings: Settings, resume: Path | None) -> Pr
 
 
 def _training_dtype(settings: Settings) -> torch.dtype:
-    """Trained weights stay in float32, with bf16 arithmetic by autocast; frozen ones under adapters need only bf16."""
-    if settings.model.dtype != "auto":
-        has_masters = PartialState().distributed_type == DistributedType.DEEPSPEED  # in float32, of its own
-        if settings.model.dtype == "bfloat16" and settings.tune.method == "full" and not has_masters:
-            log.warning(
-                "model.dtype is bfloat16: steps smaller than 1/256 of a weight are rounded away, so a full training "
-                "at a small learning rate hardly changes it; leave it at auto, with train.bf16 for fast arithmetic"
-            )
-        return torch.float32 if settings.model.dtype == "float32" else torch.bfloat16
-    return torch.bfloat16 if settings.tune.method == "lora" and torch.cuda.is_available() else torch.float32
+    has_masters = PartialState().distributed_type == DistributedType.DEEPSPEED  # in float32, of its own
+    if settings.model.dtype == "bfloat16" and settings.tune.method == "full" and not has_masters:
+        log.warning(
+            "model.dtype is bfloat16: steps smaller than 1/256 of a weight are rounded away, so a full training "
+            "at a small learning rate hardly changes it; leave it at auto, with train.bf16 for fast arithmetic"
+        )
+    return weights_dtype(settings, has_gpu=torch.cuda.is_available())
 
 
 def _refuse_other_adapter(model: PreTrainedModel, wanted: Adapter, source: Checkpoint) -> None:

@@ -38,6 +38,7 @@ from groundling.training.checkpoint import (
     partial_name,
     put_in_place,
 )
+from groundling.training.exhaustion import explain_exhaustion
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together
 from groundling.training.ready import build_dataset, build_sampler
@@ -80,6 +81,11 @@ class GroundingTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)  # type: ignore[arg-type,return-value]
 
     # ---- every step
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *rest: Any, **options: Any) -> torch.Tensor:
+        """The loss of one row, forwards and backwards; where memory runs out it is told what would take less."""
+        with explain_exhaustion(self, dict(inputs)):
+            return super().training_step(model, inputs, *rest, **options)
 
     def compute_loss(
         self,
@@ -185,7 +191,7 @@ class GroundingTrainer(Trainer):
             assert output_dir is not None
             self._refuse_not_finite(state_dict or dict(self._whole_model.named_parameters()))
             # PEFT would ask the hub about the base's embeddings, which no adapter of ours changes
-            options: dict[str, Any] = {"save_embedding_layers": False} if self.settings.tune.method == "lora" else {}
+            options: dict[str, Any] = {"save_embedding_layers": False} if self.settings.tune.has_adapters else {}
             self._whole_model.save_pretrained(output_dir, state_dict=state_dict, **options)
             self.processor.save(Path(output_dir))
 

@@ -1,0 +1,208 @@
+"""How much memory a training takes on each device, at the moments when it takes most.
+
+Weights, gradients and optimizer states are counted from the model's parameters, as the engine spreads them; what a step
+keeps on the way is rehearsed (`rehearsal`). All of it is an estimate: DEVICE is a round figure for what the driver and
+the libraries take, and an allocator's gaps are not in it.
+
+- AdamW keeps two numbers for each trained one (arXiv 1711.05101), in the weights' own type.
+- ZeRO-2 (arXiv 1910.02054) spreads gradients and optimizer states over the devices, ZeRO-3 and FSDP2 the weights too.
+  DeepSpeed holds weights and gradients in bf16 beside float32 masters, which are counted with the optimizer's states.
+- Copies side by side (DDP) gather gradients in buckets, of their size altogether.
+- Buckets of DeepSpeed hold 5e8 numbers, ZeRO-3 gathers up to 1e9 weights ahead (the defaults of DeepSpeed 0.19).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+
+from groundling.model.load import load_architecture
+from groundling.model.quantise import BITS_A_WEIGHT
+from groundling.model.tune import LORA_TARGETS, PARTS, Adapter, add_adapter, freeze_parts, part_of, weights_dtype
+from groundling.settings import Launch, Part, Settings
+from groundling.training.rehearsal import LAYERS, Kept, Rehearsal, RowShape, rehearse, shorten
+
+GIB = 2**30
+DEVICE = GIB  # bytes that a CUDA context and its libraries take: between half and one GiB
+SPARE = 0.05  # of a device's memory is left to the allocator's gaps
+_LAYER = re.compile(r"\.(layers|blocks)\.(\d+)\.")
+_BUCKET = 5 * 10**8
+_GATHERED = 10**9
+_OPTIMIZERS = {"sgd": 0.0, "adafactor": 0.0, "adamw_bnb_8bit": 2.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
+
+
+class Moment(NamedTuple):
+    """Bytes on one device at one moment of a step, by what they are for."""
+
+    name: str  # forward: at its end; back: where the backward pass takes most in that part; optimizer: its step
+    weights: int
+    optimizer: int  # states, and DeepSpeed's float32 masters
+    gradients: int
+    vision: int  # what the vision tower keeps for the backward pass
+    language: int  # what the language model keeps for it
+    working: int  # logits and loss, embeddings, what is being computed
+    engine: int  # buckets and gathered weights
+    device: int = DEVICE
+
+    @property
+    def total(self) -> int:
+        """Of all that is listed."""
+        return sum(self[1:])
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The moments of a step."""
+
+    moments: tuple[Moment, ...]
+
+    @property
+    def most(self) -> Moment:
+        """The moment that takes most."""
+        return max(self.moments, key=lambda moment: moment.total)
+
+    def fits(self, device_bytes: float) -> bool:
+        """Whether a device has room for it, and the spare share beside it."""
+        return self.most.total <= device_bytes * (1 - SPARE)
+
+
+class Numbers(NamedTuple):
+    """A model's numbers: how many, and how many bytes the weights take as they are loaded."""
+
+    parameters: Mapping[Part, int]  # adapters left out
+    trained: Mapping[Part, int]
+    weights: int  # bytes
+    gradients: int  # bytes
+    largest_unit: int  # parameters that FSDP2 gathers at once: what is in no layer, and two layers
+
+
+class Subject(NamedTuple):
+    """A model to be trained: its configuration, and itself without weights."""
+
+    config: PretrainedConfig
+    bare: Callable[[], PreTrainedModel]
+    family: str
+
+
+def read_subject(folder: Path) -> Subject:
+    """The model that a folder's config.json describes."""
+    config = AutoConfig.from_pretrained(folder)
+    return Subject(config, lambda: load_architecture(folder), str(config.model_type))
+
+
+def prepare(model: PreTrainedModel, settings: Settings, family: str) -> PreTrainedModel:
+    """The model as the recipe trains it: parts frozen, or new adapters on it."""
+    tune = settings.tune
+    if tune.has_adapters:
+        adapter = Adapter(tune.lora.rank, tune.lora.alpha, tune.lora.dropout, tune.lora.parts)
+        return add_adapter(model, adapter, family=family, base="planned")
+    freeze_parts(model, tune.freeze)
+    return model
+
+
+def count_numbers(subject: Subject, settings: Settings) -> Numbers:
+    """What the model's weights and their gradients take, whole on one device."""
+    dtype, tune = weights_dtype(settings, has_gpu=True), settings.tune
+    model = subject.bare().to(dtype)  # type: ignore[arg-type]
+    freeze_parts(model, PARTS if tune.has_adapters else tune.freeze)
+    in_4_bits = re.compile(LORA_TARGETS[subject.family]["language"] + r"\.weight")
+    parameters: dict[Part, int] = dict.fromkeys(PARTS, 0)
+    trained = _count_adapters(subject, settings) if tune.has_adapters else dict.fromkeys(PARTS, 0)
+    adapters = 4 * sum(trained.values())  # PEFT has them in float32
+    weights, gradients, outside, layer = adapters, adapters, 0, 0
+    for name, parameter in model.named_parameters():
+        count, part = parameter.numel(), part_of(name)
+        parameters[part] += count
+        is_small = tune.method == "qlora" and in_4_bits.fullmatch(name)
+        weights += round(count * BITS_A_WEIGHT / 8) if is_small else parameter.nbytes
+        if parameter.requires_grad:
+            trained[part] += count
+            gradients += parameter.nbytes
+        outside += count if not _LAYER.search(name) else 0
+        layer += count if ".layers.0." in name else 0
+    return Numbers(parameters, trained, weights, gradients, outside + 2 * layer)
+
+
+def _count_adapters(subject: Subject, settings: Settings) -> dict[Part, int]:
+    """Numbers in the adapters of each part, from three layers: PEFT takes seconds for all."""
+    with torch.device("meta"):
+        short = AutoModelForImageTextToText.from_config(shorten(subject.config))
+    counted: dict[Part, int] = dict.fromkeys(PARTS, 0)
+    depths = {"layers": subject.config.text_config.num_hidden_layers, "blocks": subject.config.vision_config.depth}
+    for name, parameter in prepare(short, settings, subject.family).named_parameters():
+        if parameter.requires_grad and (place := _LAYER.search(name)):
+            counted[part_of(name)] += parameter.numel() * (depths[place[1]] - LAYERS + 1 if place[2] == "1" else 1)
+    return counted
+
+
+def estimate_memory(subject: Subject, settings: Settings, row: RowShape, *, numbers: Numbers | None = None) -> Memory:
+    """What training on a row takes on each device, once the optimizer has its states."""
+    numbers = numbers or count_numbers(subject, settings)
+    rehearsed = _rehearse(subject, settings, row)
+    weights, optimizer, gradients, engine = _static(numbers, settings)
+    of_language = round(gradients * numbers.trained["language"] / max(1, sum(numbers.trained.values())))
+    waiting = gradients if settings.train.accumulate > 1 else 0  # from the rows before
+
+    def moment(name: str, held: int, kept: Kept, working: int = 0) -> Moment:
+        return Moment(name, weights, optimizer, held, kept.vision, kept.language, kept.rest + working, engine)
+
+    moments = [
+        moment("forward", waiting, rehearsed.forward),
+        moment("back, language", waiting, rehearsed.language_backward),
+    ]
+    if rehearsed.vision_backward is not None:
+        moments.append(moment("back, vision", max(waiting, of_language), rehearsed.vision_backward))
+    moments.append(moment("optimizer", gradients, Kept(0, 0, 0), _step_extra(numbers, settings.launch)))
+    return Memory(tuple(moments))
+
+
+def _rehearse(subject: Subject, settings: Settings, row: RowShape) -> Rehearsal:
+    launch = settings.launch
+    in_bf16 = settings.train.bf16 is not False
+    spread = in_bf16 and launch.devices > 1 and launch.engine == "fsdp2"
+    dtype = torch.bfloat16 if in_bf16 and (launch.has_deepspeed or spread) else weights_dtype(settings, has_gpu=True)
+    return rehearse(
+        subject.config,
+        row,
+        dtype=dtype,
+        autocast=in_bf16 and not launch.has_deepspeed,
+        checkpointing=settings.train.gradient_checkpointing,
+        prepare=lambda bare: prepare(bare, settings, subject.family),
+        has_kernel=in_bf16,
+    )
+
+
+def _static(numbers: Numbers, settings: Settings) -> tuple[int, int, int, int]:
+    """Bytes of weights, optimizer states, gradients and the engine's own on each device."""
+    trained = sum(numbers.trained.values())
+    all_weights = sum(numbers.parameters.values()) + (trained if settings.tune.has_adapters else 0)
+    states = _OPTIMIZERS.get(str(settings.trainer.get("optim", "adamw")))
+    share = settings.launch.devices
+    match settings.launch.engine:
+        case "zero2":
+            masters = 4 + (8 if states is None else states)
+            bucket = 2 * min(_BUCKET, trained)
+            return 2 * all_weights, round(masters * trained / share), 2 * trained // share, bucket
+        case "zero3":
+            masters = 4 + (8 if states is None else states)
+            own = 2 * min(_GATHERED, all_weights) + 2 * 2 * min(_BUCKET, trained)
+            return 2 * all_weights // share, round(masters * trained / share), 2 * trained // share, own
+        case "fsdp2" if share > 1:
+            frozen = (all_weights - trained) * weights_dtype(settings, has_gpu=True).itemsize
+            weights = (4 * trained + frozen) // share
+            optimizer = round((8 if states is None else states) * trained / share)
+            return weights, optimizer, 4 * trained // share, 2 * numbers.largest_unit
+        case _:
+            optimizer = 2 * numbers.gradients if states is None else round(states * trained)
+            return numbers.weights, optimizer, numbers.gradients, numbers.gradients if share > 1 else 0
+
+
+def _step_extra(numbers: Numbers, launch: Launch) -> int:
+    """DeepSpeed steps on gradients in float32; torch's fused AdamW needs nothing beside what there is."""
+    return 4 * sum(numbers.trained.values()) // launch.devices if launch.has_deepspeed else 0

@@ -1,0 +1,257 @@
+"""Plans: numbers that can be worked out on paper, rows that training would have, and remedies that keep the step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from published import write_published, write_sized_records
+
+import groundling as gl
+from groundling.model.layout import Stretch
+from groundling.model.quantise import BITS_A_WEIGHT
+from groundling.settings import Launch, Settings, load_settings
+from groundling.training.memory import GIB, Memory, Moment, _static, count_numbers, estimate_memory, read_subject
+from groundling.training.plan import Plan, Rate, _load_processor, _measure, _seconds, build_plan
+from groundling.training.plan_text import describe_plan
+from groundling.training.ready import build_dataset, build_sampler, make_ready
+from groundling.training.rehearsal import RowShape
+from groundling.training.remedies import Change, _candidates, apply, find_remedies, halve_row, see_less
+from groundling.training.rows import Length
+from groundling.training.workload import measure_workload, worst_row
+
+CHECKPOINT_NOT = "train.gradient_checkpointing=false"  # with it a frozen tower gets gradients too (transformers 5.23)
+ALL_3B, ALL_7B, TOWER = 3_754_622_976, 8_292_166_656, 668_684_288
+
+
+def published(tmp_path: Path, size: str, *overrides: str, recipe: str = "textvqa-3b") -> Settings:
+    return load_settings(recipe, [f"model.name={write_published(tmp_path / size, size)}", *overrides])
+
+
+def plan_of(settings: Settings, **options: Any) -> Plan:
+    return build_plan(settings, name="x", recipe="x.yaml", **{"rate": Rate()} | options)
+
+
+def on(settings: Settings, processes: int, machines: int = 1, engine: Any = None) -> Settings:
+    return settings.model_copy(update={"launch": Launch(processes=processes, machines=machines, engine=engine)})
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------
+
+
+def test_the_published_sizes_are_counted(tmp_path: Path) -> None:
+    for size, expected in (("3b", ALL_3B), ("7b", ALL_7B)):
+        settings = published(tmp_path, size)
+        numbers = count_numbers(read_subject(Path(settings.model.name)), settings)
+        assert sum(numbers.parameters.values()) == sum(numbers.trained.values()) == expected
+        if size == "3b":
+            assert numbers.parameters["vision"] + numbers.parameters["merger"] == TOWER
+        assert numbers.weights == numbers.gradients == 4 * expected
+
+
+def test_adapters_of_all_layers_are_counted(tmp_path: Path) -> None:
+    """Rank r on a linear layer of n inputs and m outputs: r * (n + m)."""
+    settings = published(tmp_path, "3b", recipe="textvqa-3b-lora")
+    numbers = count_numbers(read_subject(Path(settings.model.name)), settings)
+    attention, mlp = (2048 + 2048) * 2 + (2048 + 256) * 2, (2048 + 11008) * 3
+    assert numbers.trained == {"vision": 0, "merger": 0, "language": 36 * 64 * (attention + mlp)}
+    assert numbers.weights == 2 * ALL_3B + 4 * numbers.trained["language"]
+
+
+def test_only_the_decoders_linear_layers_are_in_4_bits(tmp_path: Path) -> None:
+    settings = published(tmp_path, "3b", recipe="textvqa-3b-qlora")
+    numbers = count_numbers(read_subject(Path(settings.model.name)), settings)
+    in_4_bits = 36 * ((2048 * 2048) * 2 + (2048 * 256) * 2 + (2048 * 11008) * 3)
+    expected = 2 * (ALL_3B - in_4_bits) + in_4_bits * BITS_A_WEIGHT / 8 + 4 * numbers.trained["language"]
+    assert numbers.weights == pytest.approx(expected, abs=1000)
+    assert abs(BITS_A_WEIGHT - 4.127) < 1e-3
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------
+
+
+def test_the_engines_spread_what_they_say(tmp_path: Path) -> None:
+    """Bytes of weights, optimizer, gradients, and the engine's own."""
+    settings = published(tmp_path, "3b")
+    numbers = count_numbers(read_subject(Path(settings.model.name)), settings)
+
+    def spread(*launch: Any) -> tuple[int, ...]:
+        return _static(numbers, on(settings, *launch))
+
+    assert spread(1) == (4 * ALL_3B, 8 * ALL_3B, 4 * ALL_3B, 0)
+    assert spread(8) == (4 * ALL_3B, 8 * ALL_3B, 4 * ALL_3B, 4 * ALL_3B), "DDP's buckets"
+    assert spread(8, 1, "zero2")[:3] == (2 * ALL_3B, 12 * ALL_3B // 8, 2 * ALL_3B // 8)
+    assert spread(4, 2, "zero3")[:3] == (2 * ALL_3B // 8, 12 * ALL_3B // 8, 2 * ALL_3B // 8)
+    assert spread(8, 1, "fsdp2")[:3] == (4 * ALL_3B // 8, 8 * ALL_3B // 8, 4 * ALL_3B // 8)
+
+
+def test_gradients_wait_while_rows_accumulate_and_frozen_parts_have_none(tmp_path: Path) -> None:
+    settings = published(tmp_path, "3b", "train.accumulate=2", "tune.freeze=[vision,merger]", CHECKPOINT_NOT)
+    row = worst_row(settings, max_tokens=640)
+    subject = read_subject(Path(settings.model.name))
+    waiting = estimate_memory(subject, settings, row)
+    learned = 4 * (ALL_3B - TOWER)
+    assert {moment.name: moment.gradients for moment in waiting.moments} == dict.fromkeys(
+        ["forward", "back, language", "optimizer"], learned
+    )
+    assert waiting.moments[-1].optimizer == 2 * learned
+    once = estimate_memory(subject, apply(settings, (Change("train", "accumulate", 1),)), row)
+    assert [moment.gradients for moment in once.moments] == [0, 0, learned]
+    assert once.moments[0].vision == 0, "what is frozen keeps nothing"
+
+
+def test_what_fits_leaves_room_for_gaps() -> None:
+    memory = Memory((Moment("a", 0, 0, 0, 0, 0, 0, 0, 10), Moment("b", 90, 0, 0, 0, 0, 0, 0, 5)))
+    assert memory.most.name == "b"
+    assert memory.fits(100) and not memory.fits(99)
+
+
+# ---- remedies --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_remedies_take_less_and_those_that_suffice_come_first(tmp_path: Path) -> None:
+    settings = published(tmp_path, "3b", "train.gradient_checkpointing=false", "train.pack_tokens=8192")
+    subject, row = read_subject(Path(settings.model.name)), worst_row(settings, max_tokens=1280)
+    before = estimate_memory(subject, on(settings, 2), row).most.total
+    found = find_remedies(subject, on(settings, 2), row, device_bytes=80 * GIB, most=99)
+    assert len(found) > 4
+    assert all(remedy.total < before and remedy.fits == (remedy.total <= 76 * GIB) for remedy in found)
+    assert [remedy.fits for remedy in found] == sorted((remedy.fits for remedy in found), reverse=True)
+
+
+@pytest.mark.parametrize("rows", [{"pack_tokens": 8192}, {"batch_size": 8}])
+def test_no_remedy_changes_the_global_batch(rows: dict[str, Any]) -> None:
+    values = {"model": {"name": "tiny"}, "data": {"train": "a"}, "run": {"dir": "x"}, "train": rows | {"accumulate": 3}}
+    settings = Settings.model_validate(values)
+    row = worst_row(settings, max_tokens=1280)
+    found = list(_candidates(on(settings, 2), row))
+    for one in found:
+        train = apply(settings, one.changes).train
+        assert (train.pack_tokens or train.batch_size) * train.accumulate == 3 * next(iter(rows.values()))
+    spread = [str(change) for one in found for change in one.changes if change.section == "launch"]
+    assert spread == ["launch.engine=zero2", "launch.engine=zero3"]
+    halved = next(one for one in found if "accumulate=6" in " ".join(map(str, one.changes)))
+    assert halved.row is not None and halved.row.tokens <= row.tokens / 2 + 1380
+    sight = [one for one in found if any(change.name == "max_tokens" for change in one.changes)]
+    assert bool(sight) == ("batch_size" in rows), "rows by tokens would only hold more pictures"
+
+
+def test_rows_of_one_sample_cannot_be_halved() -> None:
+    settings = load_settings("textvqa-3b", ["train.pack_tokens=2048"])
+    row = worst_row(settings, max_tokens=1280)
+    assert len(row.stretches) == 1
+    assert not any("pack_tokens" in str(one.changes) for one in _candidates(settings, row))
+
+
+def test_adapters_ask_for_what_may_stand_beside_them() -> None:
+    settings = load_settings("textvqa-3b", ["tune.freeze=[vision]"])
+    row = worst_row(settings, max_tokens=1280)
+    changes = [" ".join(map(str, one.changes)) for one in _candidates(settings, row)]
+    assert "tune.method=lora tune.freeze=[]" in changes
+    for change in changes:
+        load_settings("textvqa-3b", ["tune.freeze=[vision]", *change.split()])
+
+
+def test_half_a_row_has_the_pictures_of_its_samples() -> None:
+    """Five questions about three pictures: the first three are about two of them."""
+    picture = (1, 40, 40)
+    samples = [Stretch(500), Stretch(50, 450, 0), Stretch(500), Stretch(50, 450, 2), Stretch(500)]
+    half = halve_row(RowShape(samples, [picture] * 3, 50))
+    assert half == RowShape(samples[:3], [picture] * 2, 25)
+    words = halve_row(RowShape([Stretch(30), Stretch(30), Stretch(500), Stretch(500)], [picture] * 2, 40))
+    assert words is not None and words.grids == [(1, 2, 2)], "words alone come first here"
+
+
+def test_half_the_sight_is_half_the_patches() -> None:
+    shared = [Stretch(1000), Stretch(50, 990, 0), Stretch(1000)]
+    less = see_less(RowShape(shared, [(1, 60, 60), (1, 60, 60)], 9))
+    assert less is not None and less.patches == 3600
+    assert less.stretches == [Stretch(550), Stretch(50, 540, 0), Stretch(550)]
+
+
+# ---- data ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_and_steps_are_those_of_the_training(scenes: Path, tiny_model_folder: Path) -> None:
+    values = {
+        "model": {"name": str(tiny_model_folder)},
+        "data": {"train": [str(scenes / "train.jsonl"), str(scenes / "words.jsonl")]},
+        "train": {"pack_tokens": 400, "accumulate": 2, "epochs": 3},
+        "run": {"dir": "x"},
+    }
+    settings = Settings.model_validate(values)
+    ready = make_ready(settings)
+    dataset = build_dataset(ready.records, ready.processor, settings)
+    sampler = build_sampler(ready.records, dataset, settings)
+
+    found = measure_workload(settings, ready.processor)
+    assert (found.records, found.measured, found.rows) == (24, 24, len(sampler))
+    assert found.steps_an_epoch == -(-len(sampler) // 2) and found.steps == 3 * found.steps_an_epoch
+    lengths: list[Length] = ready.records.lengths
+    assert found.tokens.least == min(length.tokens for length in lengths)
+    assert found.tokens.most == max(length.tokens for length in lengths)
+    assert found.epoch_tokens == sum(length.tokens for length in lengths), "no picture is asked about twice"
+    assert found.saved == 0
+    assert 0 < found.largest.tokens <= 400
+
+
+def test_a_large_set_is_judged_by_some_of_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = published(tmp_path, "3b", f"data.train={write_sized_records(tmp_path / 'r.jsonl', count=300)}")
+    processor = _load_processor(settings, settings.model.name)
+    whole = measure_workload(settings, processor)
+    monkeypatch.setattr("groundling.training.workload.MOST_MEASURED", 100)
+    part = measure_workload(settings, processor)
+    assert whole.measured == 300 and 80 < part.measured < 120
+    assert part.rows == pytest.approx(whole.rows, rel=0.1)
+    assert part.epoch_tokens == pytest.approx(whole.epoch_tokens, rel=0.05)
+    assert 0.2 < whole.saved < 0.4, "three questions about two pictures"
+
+
+# ---- plans -----------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_alone_is_planned_as_far_as_it_goes(tmp_path: Path) -> None:
+    folder = write_published(tmp_path / "bare", "7b", with_processor=False)
+    settings = load_settings("textvqa-3b", [f"model.name={folder}"])
+    plan = plan_of(on(settings, 8, 1, "zero2"), device_bytes=80 * GIB)
+    assert plan.workload is None and plan.steps is None and plan.fits
+    assert "tokens and steps are not known" in plan.notes[0] and "preprocessor_config.json" in plan.notes[0]
+    assert "fits in 80 GiB" in describe_plan(plan)
+
+
+def test_a_plan_of_missing_records_says_so(tmp_path: Path) -> None:
+    settings, notes = published(tmp_path, "3b", f"data.train={tmp_path / 'none.jsonl'}"), list[str]()
+    assert _measure(settings, _load_processor(settings, settings.model.name), notes) is None
+    assert "none.jsonl" in notes[0]
+
+
+def test_steps_time_and_disk(tmp_path: Path) -> None:
+    records = write_sized_records(tmp_path / "r.jsonl", count=60)
+    settings = published(tmp_path, "3b", f"data.train={records}", "train.epochs=10", "evaluate.every=20")
+    plan = plan_of(settings, rate=Rate(samples=6.0))
+    assert plan.workload is not None and plan.steps == 10 * plan.workload.rows
+    assert plan.warmup_steps == -(-plan.steps * 3 // 100)
+    assert plan.evaluations == plan.steps // 20 and plan.saves == -(-plan.steps // 20)
+    assert plan.seconds == pytest.approx(100)
+    assert plan.disk.checkpoint == 12 * ALL_3B
+    assert plan.disk.whole == 12 * ALL_3B + 2 * 4 * ALL_3B, "one checkpoint, best and final"
+    assert json.loads(json.dumps(plan.to_json()))["steps"] == plan.steps
+    assert _seconds(plan.workload, Rate(tokens=float(plan.workload.epoch_tokens))) == pytest.approx(10)
+    assert _seconds(plan.workload, Rate()) is None
+
+
+def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(gl.SettingsError, match="the hub gave none of that name"):
+        plan_of(load_settings("textvqa-3b", ["model.name=nobody/nothing"]))
+    with pytest.raises(gl.SettingsError, match="zero3 would have to cut weights of 4 bits"):
+        plan_of(on(published(tmp_path, "3b", recipe="textvqa-3b-qlora"), 2, 1, "zero3"))
+
+
+def test_a_row_of_the_largest_pictures_fills_the_budget(tmp_path: Path) -> None:
+    settings = published(tmp_path, "3b")
+    row = worst_row(settings, max_tokens=1280)
+    assert isinstance(row, RowShape) and row.tokens <= 6144 and len(row.grids) == 4
+    assert 0.95 * 1280 <= row.patches / 4 / 4 <= 1280

@@ -1,0 +1,63 @@
+"""`groundling plan`: what it prints where, and the files that it writes on request."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from published import write_published, write_sized_records
+
+from groundling.cli import main
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["groundling", "plan", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+def test_a_plan_for_a_person_and_its_scripts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = [
+        f"model.name={write_published(tmp_path / '3b', '3b')}",
+        f"data.train={write_sized_records(tmp_path / 'r.jsonl')}",
+        "launch.processes=4",
+    ]
+    options = ["--gpu-memory", 24, "--samples-per-second", 2, "--slurm", "job.sh", "--sky", "task.yaml"]
+    assert call(monkeypatch, "textvqa-3b", *changes, *options) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("textvqa-3b on 4 GPUs, ddp\nfull: trains vision 631,975,680, merger 36,708,608, language")
+    assert "of 3,754,622,976 parameters" in out and "data: 30 records about 20 pictures\n" in out
+    assert "does not fit in 24 GiB less 5% for gaps; the same steps in less memory:\n    launch.engine=zero3" in out
+    assert out.rstrip().endswith(f"groundling train textvqa-3b {' '.join(changes)}")
+    assert err.splitlines()[-2:] == ["job.sh", "task.yaml"]
+    assert (tmp_path / "job.sh").read_text(encoding="utf-8").startswith("#!/bin/bash\n#SBATCH --job-name=textvqa-3b\n")
+    assert yaml.safe_load((tmp_path / "task.yaml").read_text(encoding="utf-8"))["name"] == "textvqa-3b"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_one_document_for_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_published(tmp_path / "7b", "7b", with_processor=False)
+    assert (
+        call(monkeypatch, "textvqa-3b", f"model.name={folder}", "launch.engine=fsdp2", "launch.processes=8", "--json")
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    assert sum(found["parameters"].values()) == 8_292_166_656
+    assert found["memory"]["most"] == max(each["total"] for each in found["memory"]["moments"])
+    assert found["data"] is None and found["memory"]["fits"] is None and len(found["notes"]) == 1
+    assert found["command"] == f"groundling train textvqa-3b model.name={folder} launch.engine=fsdp2 launch.processes=8"
+    assert found["launch"]["devices"] == 8
+
+
+def test_wrong_use_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "tiny", "launch.engine=zero9") == 2
+    assert "launch.engine" in capsys.readouterr().err
