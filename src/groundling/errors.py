@@ -33,3 +33,7 @@ class ContractError(GroundlingError, ValueError):
 
 class TrainingError(GroundlingError):
     """A training that cannot go on: the loss or a weight is no longer finite, or the weights would be lost."""
+
+
+class PreemptedError(GroundlingError):
+    """A training that was asked to stop (SIGTERM), and has kept what it had: the same command goes on from there."""

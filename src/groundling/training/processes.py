@@ -18,8 +18,10 @@ from groundling.data.record import Record
 from groundling.errors import GroundlingError, SettingsError
 from groundling.evaluation.evaluate import predict_records
 from groundling.evaluation.metrics import Prediction
+from groundling.inference.generate import is_spread
 from groundling.inference.predict import Grounder
 from groundling.settings import Settings
+from groundling.training.stop import StopAsked, StopRequest
 
 Made = TypeVar("Made")
 
@@ -47,19 +49,35 @@ def from_main_process(make: Callable[[], Made]) -> Made:
     return told  # type: ignore[return-value]
 
 
-def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settings) -> list[Prediction]:
-    """All predictions in the records' order, on every process, each having asked about its share."""
+def ask_together(
+    grounder: Grounder, records: Sequence[Record], settings: Settings, *, stop: StopRequest
+) -> list[Prediction]:
+    """All predictions in the records' order, on every process, each having asked about its share.
+
+    StopAsked on every process where one was asked to stop meanwhile; weights that are spread over devices, which take
+    every pass together, are asked to the end.
+    """
     state = PartialState()
     images = [record.image for record in records]
     share = choose_share(images, processes=state.num_processes, process=state.process_index)
-    mine = predict_records(
-        grounder,
-        [records[index] for index in share],
-        batch_size=settings.evaluate.batch_size,
-        max_new_tokens=settings.evaluate.max_new_tokens,
-        free=settings.evaluate.free,
-        max_pixels=settings.images.max_file_pixels,
-    )
+    left = 0
+    mine: list[Prediction] = []
+    try:
+        mine = predict_records(
+            grounder,
+            [records[index] for index in share],
+            batch_size=settings.evaluate.batch_size,
+            max_new_tokens=settings.evaluate.max_new_tokens,
+            free=settings.evaluate.free,
+            max_pixels=settings.images.max_file_pixels,
+            progress=None if is_spread(grounder.model) else stop.leave_if_asked,
+        )
+    except StopAsked as asked:
+        left = asked.number
+    if state.num_processes > 1:
+        left = max(gather_object([left]))
+    if left:
+        raise StopAsked(left)
     if state.num_processes == 1:
         return mine
     found: dict[int, Prediction] = dict(gather_object(list(zip(share, mine, strict=True))))

@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import os
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -35,10 +36,16 @@ from groundling.training.checkpoint import (
     copy_model,
     find_resume,
     is_at_end,
+    owes_evaluation,
+    partial_name,
+    put_in_place,
     read_step,
+    set_damaged_aside,
     sweep_partial,
 )
+from groundling.training.disk import telling_full_disk, write_whole
 from groundling.training.journal import Journal
+from groundling.training.lock import hold_run
 from groundling.training.pictures import draw_first_batch
 from groundling.training.processes import ask_together, from_main_process, refuse_other_engine
 from groundling.training.ready import make_ready
@@ -49,7 +56,11 @@ from groundling.training.records import (
     refuse_unmeasurable,
     write_set_aside,
 )
+from groundling.training.reload import Said, choose_asked, refuse_other_model, say
+from groundling.training.secrets import refuse_secrets
 from groundling.training.shown import show_sample
+from groundling.training.space import count_saves, refuse_small_disk
+from groundling.training.stop import StopAsked, StopRequest, stopped
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
 from groundling.tutorial_recipe import DECIDED, OWNED
@@ -64,31 +75,48 @@ log = logging.getLogger(__name__)
 def train(recipe: str | Path, *overrides: str) -> Path:
     """Tune a model as a recipe says, changed by `section.key=value`; returns the run folder.
 
-    SettingsError and its kin before anything is computed, TrainingError where the training itself fails.
+    SettingsError and its kin before anything is computed, TrainingError where the training itself fails,
+    PreemptedError where SIGTERM asked it to stop: it has saved then, and the same call goes on.
     """
     settings = load_settings(recipe, overrides)
     refuse_missing_trackers(settings)
+    refuse_secrets(settings)
     arguments = build_arguments(settings)
+    stop = StopRequest()
+    with hold_run(settings.run.dir), stop.listen(signal.SIGTERM), telling_full_disk(settings.run.dir):
+        return train_alone(settings, arguments, stop)
+
+
+def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequest) -> Path:
+    """The training itself, in a run folder that no other process writes to."""
     resume = from_main_process(lambda: find_resume(settings))
 
-    base, processor, records = make_ready(settings)
+    base, processor, records = make_ready(settings, progress=stop.refuse_start)
+    from_main_process(stop.refuse_start)
     refuse_other_data(resume, processor.contract)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
-    start_run_folder(settings, processor, records)
+    start_run_folder(settings, processor, records, resume)
+    asked = choose_asked(records.test, records.train)
 
     if resume is not None and is_at_end(resume, settings):
-        finish_from(resume, settings.run.dir)
+        trained = copy_last(resume, settings.run.dir)
     else:
         model = build_model(base, settings, resume)
-        trainer = build_trainer(model, processor, settings, arguments, records=records, test=sample, resume=resume)
+        trainer = build_trainer(
+            model, processor, settings, arguments, records=records, test=sample, resume=resume, stop=stop
+        )
+        saves = count_saves(settings, arguments, steps_an_epoch=trainer.steps_an_epoch)
+        from_main_process(lambda: refuse_small_disk(settings, trainer.sizes, saves=saves))
         show_first_batch(trainer)
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        trainer.save_whole(settings.run.dir / "final")
+        run_trainer(trainer, resume)
+        trained = save_last(trainer, asked)
         del trainer, model
 
-    measure_run(settings, records.test)
+    free_devices()
+    keep_final(settings, asked, trained)
+    measure_run(settings, records.test, stop)
     log.info("done: %s", settings.run.dir)
     return settings.run.dir
 
@@ -275,9 +303,13 @@ def build_trainer(
     records: Gathered,
     test: Sequence[Record],
     resume: Path | None,
+    stop: StopRequest,
 ) -> GroundingTrainer:
     """The trainer with what watches over it: journal and trackers."""
-    trainer = GroundingTrainer(model, processor, settings, arguments, records=records, test=test, loaded_from=resume)
+    arguments.eval_on_start = resume is not None and owes_evaluation(resume, settings)
+    trainer = GroundingTrainer(
+        model, processor, settings, arguments, records=records, test=test, loaded_from=resume, stop=stop
+    )
     refuse_other_engine(trainer.accelerator.distributed_type)
     log.info("%s", trainer.sampler.describe())
     if trainer.augmenter is not None:
@@ -293,14 +325,16 @@ def build_trainer(
 # ---- the run folder --------------------------------------------------------------------------------------------
 
 
-def start_run_folder(settings: Settings, processor: Processor, records: Gathered) -> None:
+def start_run_folder(settings: Settings, processor: Processor, records: Gathered, resume: Path | None) -> None:
     """Write the contract, the recipe as resolved, what was found in the data and set aside; say how much is left."""
     run = settings.run.dir
     log.info("%d lines read: %d to train on, %d to measure on", records.read, len(records.train), len(records.test))
     if PartialState().is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         sweep_partial(run)
-        (run / RECIPE_FILE).write_text(settings.to_yaml(), encoding="utf-8")
+        if resume is not None:
+            set_damaged_aside(run, resume)
+        write_whole(run / RECIPE_FILE, settings.to_yaml())
         write_contract(processor.contract, run)
         write_findings(records.findings, run)
         _tell_findings(records, settings)
@@ -342,23 +376,61 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
         draw_first_batch(shown, run.dir / "samples" / "first-batch.jpg")
 
 
-def finish_from(checkpoint: Path, run: Path) -> None:
-    """Make the last checkpoint the final one: a run that was ended before its very last line has only that to do."""
+# ---- the end ---------------------------------------------------------------------------------------------------
+
+
+def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
+    """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
+    with trainer.stop.listen(signal.SIGINT):
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    if trainer.stopped_by:
+        step = trainer.state.global_step
+        kept = trainer.settings.run.dir / "checkpoints" / str(step)
+        raise stopped(trainer.stopped_by, f"after step {step}; {kept} is whole, and the same command goes on from it")
+
+
+def save_last(trainer: GroundingTrainer, asked: Record) -> Said:
+    """Write the final weights, not yet by their name; returns what the trained model says to a record."""
+    trainer.save_partial(trainer.settings.run.dir / "final")
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # type: ignore[arg-type]
+    return say(model, trainer.processor, asked, trainer.settings.images.max_file_pixels)  # type: ignore[arg-type]
+
+
+def copy_last(checkpoint: Path, run: Path) -> None:
+    """Write the last checkpoint's weights as the final ones: a run that was ended before has only that to do."""
     if PartialState().is_main_process:
-        copy_model(checkpoint, run / "final")
+        copy_model(checkpoint, partial_name(run / "final"))
     PartialState().wait_for_everyone()
 
 
-def measure_run(settings: Settings, test: Sequence[Record]) -> None:
+def keep_final(settings: Settings, asked: Record, said: Said | None) -> None:
+    """Give the final weights their name, once they have been loaded again and say what the trained model `said`."""
+    final = settings.run.dir / "final"
+
+    def keep() -> None:
+        refuse_other_model(partial_name(final), asked, said, max_pixels=settings.images.max_file_pixels)
+        put_in_place(partial_name(final), final)
+
+    from_main_process(keep)
+
+
+def free_devices() -> None:
+    """Let go of the training's memory, and of what spread its weights: what is asked from here on is whole."""
+    unset_hf_deepspeed_config()
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def measure_run(settings: Settings, test: Sequence[Record], stop: StopRequest) -> None:
     """Load what was saved, the best weights where there are any, and report on all test records."""
     if not test:
         log.info("no data.test: no report")
         return
-    unset_hf_deepspeed_config()  # what is measured is whole on every device, whatever spread it in training
-    gc.collect()
-    torch.cuda.empty_cache()
     grounder = load(str(settings.run.dir))
-    predictions = ask_together(grounder, test, settings)
+    try:
+        predictions = ask_together(grounder, test, settings, stop=stop)
+    except StopAsked as asked:
+        raise stopped(asked.number, "while it was measured; the same command measures it again") from None
     if PartialState().is_main_process:
         report = build_report(
             predictions, contract=grounder.contract.to_json(), versions=installed_versions(), name=grounder.name
