@@ -128,7 +128,7 @@ for trial in range(kills):
         os._exit(0)
     lot.random(), lot.randrange(120)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    print(code, bool(list(run.glob("checkpoints/checkpoint-*")) or list(run.glob("*.partial"))), flush=True)
+    print("trial", code, bool(list(run.glob("checkpoints/checkpoint-*")) or list(run.glob("*.partial"))), flush=True)
 train(recipe)
 """
 
@@ -140,7 +140,7 @@ def test_a_run_killed_twenty_times_while_it_saves_comes_to_the_same_end(
 ) -> None:
     settings = {
         "data": {"test": str(scenes / "test.jsonl")},
-        "train": {"max_steps": 100},
+        "train": {"max_steps": 40},
         "evaluate": {"every": 4, "sample": 2, "max_new_tokens": 2},
         "run": {"save_every": 1, "log_every": 1},
     }
@@ -153,7 +153,7 @@ def test_a_run_killed_twenty_times_while_it_saves_comes_to_the_same_end(
         text=True,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    trials = [line.split() for line in done.stdout.splitlines()]
+    trials = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("trial ")]
     assert [code for code, _ in trials] == ["-9"] * 20
     assert sum(in_saving == "True" for _, in_saving in trials) >= 10
     run = load_settings(file).run.dir
