@@ -330,7 +330,10 @@ def train(
     with _quiet_libraries():
         from groundling.training.train import train
 
-        run = train(recipe, *(overrides or []))
+        try:
+            run = train(recipe, *(overrides or []))
+        except KeyboardInterrupt as interrupt:  # typer would drop what it says
+            raise typer.Exit(_fail(str(interrupt) or "interrupted", 130)) from None
     if _is_speaker():
         print(run)
 

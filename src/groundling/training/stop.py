@@ -7,7 +7,9 @@ step, the evaluation after each few answers. A second Ctrl-C stops at once.
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -80,6 +82,17 @@ def stopped(number: int, state: str) -> PreemptedError | KeyboardInterrupt:
 
 
 def leave_stopping_to_parent(_: int = 0) -> None:
-    """For a process that loads pictures: a signal to the whole group is its parent's affair."""
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
+    """For a process that loads pictures: a signal to the whole group is its parent's affair.
+
+    SIGTERM from the parent itself still ends it at once: that is how Python ends such processes when it exits.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere nothing tells whom a signal comes from
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _wait_for_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
