@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +53,23 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+@contextmanager
+def at_step(step: int, act: Callable[[], None]) -> Iterator[None]:
+    """While the block trains, `act` once that step's line is written: after the step, before its checkpoint."""
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(f"step {step}/") and "loss" in record.getMessage():
+                act()
+
+    logger, watching = logging.getLogger("groundling"), Watching()
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(watching)
+    try:
+        yield
+    finally:
+        logger.removeHandler(watching)
+        logger.setLevel(level)

@@ -1,7 +1,8 @@
 """The command line: one verb, one function. What a verb needs is imported when it is called.
 
 With `--json`, stdout is one JSON document and everything else goes to stderr. An error is one `error: ...` block. Exit
-codes: 0 done, 1 error-level findings or a failed run, 2 wrong use, settings or a missing file.
+codes: 0 done, 1 error-level findings or a failed run, 2 wrong use, settings or a missing file, 75 a training that
+SIGTERM stopped and the same command goes on with, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundling.errors import GroundlingError, RecordError, SettingsError, TrainingError
+from groundling.errors import GroundlingError, PreemptedError, RecordError, SettingsError, TrainingError
 
 app = typer.Typer(
     name="groundling",
@@ -51,12 +52,14 @@ def main() -> None:
         code = _fail_use(error)
     except TrainingError as error:
         code = _fail(str(error), 1)
+    except PreemptedError as error:
+        code = _fail(str(error), 75)
     except GroundlingError as error:
         code = _fail(str(error), 2)
     except OSError as error:
         code = _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
-    except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        code = _fail(str(error) or "interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -397,7 +400,10 @@ def train(
     with _quiet_libraries():
         from groundling.training.train import train
 
-        run = train(recipe, *(overrides or []))
+        try:
+            run = train(recipe, *(overrides or []))
+        except KeyboardInterrupt as interrupt:  # typer would drop what it says
+            raise typer.Exit(_fail(str(interrupt) or "interrupted", 130)) from None
     if _is_speaker():
         print(run)
 
@@ -745,7 +751,7 @@ def _quiet_libraries() -> Iterator[None]:
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Something to call with (done, of how many): a bar with the time left on a terminal, silence elsewhere."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not _is_speaker():
         yield lambda done, total: None
         return
     from rich.console import Console

@@ -37,3 +37,7 @@ class TrainingError(GroundlingError):
 
 class ServerError(GroundlingError):
     """A server of models that cannot be reached, that refuses, or whose reply is none."""
+
+
+class PreemptedError(GroundlingError):
+    """A training that was asked to stop (SIGTERM), and has kept what it had: the same command goes on from there."""

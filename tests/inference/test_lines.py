@@ -79,7 +79,7 @@ boxes = st.tuples(numbers, numbers, numbers, numbers).filter(lambda box: box[0] 
 labels = st.one_of(
     st.none(),
     st.sampled_from(["mug", "St. John's", 'the "best" mug', "K\u00e4se!", "a\\b", "x]}", "100 %"]),
-    st.sampled_from(["...", "", "(x)", "'s", '\\"']),  # spelled together with the quotes
+    st.sampled_from(["...", "", "(x)", "'s", '\\"', ":", ": a"]),  # spelled together with the quotes
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_characters="<|"), max_size=12),
 )
 

@@ -18,6 +18,7 @@ from groundling.training.checkpoint import (
     find_resume,
     is_at_end,
     list_checkpoints,
+    owes_evaluation,
     partial_name,
     put_in_place,
     sweep_partial,
@@ -79,7 +80,9 @@ def test_a_finished_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run" / "final").mkdir()
     assert find_resume(settings) == tmp_path / "run" / "checkpoints" / "12", "its report is still to be written"
     (tmp_path / "run" / "report").mkdir()
-    (tmp_path / "run" / "report" / "report.json").touch()
+    (tmp_path / "run" / "report" / "report.json").write_text("{", encoding="utf-8")
+    assert find_resume(settings) is not None, "half a report"
+    (tmp_path / "run" / "report" / "report.json").write_text("{}", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"run is finished: its weights are in .*final; choose another run\.dir"):
         find_resume(settings)
 
@@ -113,8 +116,6 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"no run of groundling \(no recipe\.yaml\)"):
         find_resume(settings_of(tmp_path))
-    with pytest.raises(SettingsError, match="is a file; choose another"):
-        find_resume(settings_of(tmp_path / "thesis.tex"))
 
 
 def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -147,15 +148,36 @@ def test_evaluations_since_the_best_one(scores: list[float], waited: int) -> Non
     assert evaluations_since_best(history, "miou") == waited
 
 
+def write_state(checkpoint: Path, history: list[dict[str, Any]]) -> None:
+    state = {"global_step": int(checkpoint.name), "max_steps": 12, "log_history": history}
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+
+
 def test_a_run_is_at_its_end_by_steps_or_by_patience(tmp_path: Path) -> None:
     settings = begin_run(tmp_path / "run", 5, 12, evaluate={"every": 1, "patience": 2, "metric": "miou"})
     first, last = list_checkpoints(tmp_path / "run")
+    write_state(last, [{"eval_miou": 0.5, "step": 12}])
     assert not is_at_end(first, settings) and is_at_end(last, settings)
-    history = [{"eval_miou": score} for score in (0.5, 0.4, 0.5)]
-    state = {"global_step": 5, "max_steps": 12, "log_history": history}
-    (first / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    write_state(first, [{"eval_miou": score, "step": 3 + place} for place, score in enumerate((0.5, 0.4, 0.5))])
     assert is_at_end(first, settings)
     assert not is_at_end(first, settings_of(tmp_path / "run", evaluate={"every": 1, "metric": "miou"}))
+
+
+@pytest.mark.parametrize(("step", "every", "owes"), [(5, 5, True), (5, 2, False), (12, 5, True), (12, 0, False)])
+def test_an_evaluation_that_was_due_and_is_not_in_a_checkpoint_is_owed(
+    tmp_path: Path, step: int, every: int, owes: bool
+) -> None:
+    begin_run(tmp_path / "run", step)
+    settings, checkpoint = (
+        settings_of(tmp_path / "run", evaluate={"every": every}),
+        list_checkpoints(tmp_path / "run")[0],
+    )
+    assert owes_evaluation(checkpoint, settings) == owes
+    assert is_at_end(checkpoint, settings) == (step == 12 and not owes)
+    write_state(checkpoint, [{"eval_miou": 0.5, "step": step - 1}, {"loss": 1.0, "step": step}])
+    assert owes_evaluation(checkpoint, settings) == owes
+    write_state(checkpoint, [{"eval_miou": 0.5, "step": step}])
+    assert not owes_evaluation(checkpoint, settings)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------
@@ -168,7 +190,7 @@ def test_a_folder_takes_its_name_and_anothers_place_when_it_is_whole(tmp_path: P
         partial.mkdir()
         (partial / text).write_text(text, encoding="utf-8")
         put_in_place(partial, best)
-        assert [path.name for path in best.iterdir()] == [text]
+        assert sorted(path.name for path in best.iterdir()) == sorted(["manifest.json", text])
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
 
 
@@ -202,6 +224,7 @@ def test_a_copied_model_has_no_state_of_its_training(tmp_path: Path) -> None:
         "rng_state.pth",
     ):
         (checkpoint / name).write_text(name, encoding="utf-8")
+    (checkpoint / "manifest.json").write_text("{}", encoding="utf-8")
     copy_model(checkpoint, tmp_path / "final")
     names = sorted(path.name for path in (tmp_path / "final").iterdir())
     assert names == ["chat_template.jinja", "config.json", "groundling.json", "model.safetensors"]

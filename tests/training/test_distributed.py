@@ -6,11 +6,14 @@ gets a row without a picture now and then. DeepSpeed builds a part of itself at 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,14 +24,16 @@ import transformers
 from accelerate.utils import DistributedType
 from drawn import draw_records, read_metrics, read_weights
 from packaging.version import Version
+from safetensors.torch import save_file
 
 import groundling as gl
 from groundling.errors import SettingsError
 from groundling.evaluation.processes import choose_share
 from groundling.evaluation.report import read_report
-from groundling.model.load import find_checkpoint
+from groundling.model.load import find_checkpoint, load_processor
 from groundling.recipe_file import SHIPPED, write_yaml
 from groundling.training.checkpoint import list_checkpoints
+from groundling.training.manifest import find_damage
 from groundling.training.processes import refuse_other_engine
 
 SOURCE = Path(gl.__file__).parents[1]
@@ -379,3 +384,63 @@ def test_what_processes_refuse_is_told_once_and_keeps_its_exit_code(folder: Path
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1 and "holds a run of another recipe" in done.stderr
     assert "Traceback" not in done.stderr and "elastic" not in done.stderr
+
+
+# ---- what one of them meets ------------------------------------------------------------------------------------
+
+
+def wait_for_step(run_dir: Path, step: int, process: subprocess.Popen[str]) -> None:
+    """Until metrics.jsonl tells of a step, or the launcher has ended."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = read_metrics(run_dir) if (run_dir / "metrics.jsonl").is_file() else []
+        if lines and lines[-1]["step"] >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no step {step} in {run_dir}")
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_asked_to_stop_leaves_a_whole_checkpoint(folder: Path, environment: dict[str, str]) -> None:
+    """torchrun passes SIGTERM on, waits (`--shutdown-timeout`), and exits with 1 whatever its processes say."""
+    run_dir, log = folder / "stopped", ["run.log_every=1", "data.test=[]", "evaluate.every=0", "run.save_every=100"]
+    command = [*TORCHRUN, *COMMAND, *halved(folder / "recipe.yaml", run_dir), *log, "train.max_steps=400"]
+    process = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for_step(run_dir, 3, process)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1 and told.count("error: stopped by SIGTERM after step") == 1, told
+    (kept,) = list_checkpoints(run_dir)
+    assert find_damage(kept) is None and (kept / "manifest.json").is_file()
+    assert len(list(kept.glob("rng_state_*.pth"))) == 2
+    assert not (run_dir / "final").exists() and not list(run_dir.rglob("*.partial"))
+    if Version(transformers.__version__) < Version("5.23"):
+        return  # 5.17 cannot read an optimizer back on several CPUs ("don't know how to restore cpu:0")
+    again = subprocess.Popen([sys.executable, *command], env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for_step(run_dir, int(kept.name) + 1, again)
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=120)
+    assert int(list_checkpoints(run_dir)[-1].name) > int(kept.name), "it went on"
+
+
+@pytest.mark.slow
+def test_a_number_that_is_none_in_one_process_stops_both(folder: Path, environment: dict[str, str]) -> None:
+    records = gl.read_records(folder / "train.jsonl")
+    shapes = [record for record in records if record.image is not None]
+    gl.write_records([*shapes[:-1], replace(shapes[-1], question="q")], folder / "poisoned.jsonl")
+    base = find_checkpoint("tiny").folder
+    shutil.copytree(base, folder / "poisoned")
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config["tie_word_embeddings"] = config["text_config"]["tie_word_embeddings"] = False
+    (folder / "poisoned" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tensors = {name: tensor.clone() for name, tensor in read_weights(base).items()}
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    (token,) = load_processor(find_checkpoint("tiny")).tokenizer("q", add_special_tokens=False)["input_ids"]
+    tensors["model.embed_tokens.weight"][token] = float("nan")
+    save_file(tensors, folder / "poisoned" / "model.safetensors", metadata={"format": "pt"})
+    settings = [f"model.name={folder / 'poisoned'}", f"data.train={folder / 'poisoned.jsonl'}", "train.max_steps=9"]
+    done = run([*TORCHRUN, *COMMAND, *halved(folder / "recipe.yaml", folder / "bad"), *settings], environment)
+    assert done.returncode == 1 and done.stderr.count("error: the loss is not finite after") == 1
+    told = [json.loads(line) for line in (folder / "bad" / "bad-batch.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert shapes[-1].id in {line["id"] for line in told} and len(told) <= 4, "one row of two"
+    assert {line["row"] for line in told} in ({0}, {1})

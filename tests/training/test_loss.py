@@ -134,7 +134,7 @@ def test_logits_are_made_where_there_are_labels_and_nowhere_else(
     positions: list[int] = []
 
     def count(part: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        if isinstance(part, torch.nn.Linear) and part.out_features >= words:
+        if isinstance(part, torch.nn.Linear) and part.training and part.out_features >= words:
             positions.append(given[0].shape[:-1].numel())
 
     hook = torch.nn.modules.module.register_module_forward_pre_hook(count)

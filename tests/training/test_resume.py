@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 import groundling as gl
 from groundling.training.checkpoint import list_checkpoints
+from groundling.training.manifest import find_damage, write_manifest
 
 TWELVE = {"max_steps": 12, "learning_rate": 1e-3}  # 20 records by 4: the sixth step is the first of the second epoch
 CHANGES = {"flip": 0.5, "rotate": 0.5, "crop": 0.5, "scale": 0.5, "colour": 0.5, "jpeg": 0.5}
@@ -153,8 +154,43 @@ def test_a_checkpoint_without_its_state_is_refused(recipe: Recipe, tmp_path: Pat
     gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
     shutil.rmtree(run / "final")
     next((run / "checkpoints" / "2").glob(pattern)).unlink()
+    (run / "checkpoints" / "2" / "manifest.json").unlink()  # as before there were any
     with pytest.raises(gl.SettingsError, match=f"2 lacks {what}, so the run cannot go on"):
         gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One byte of its weights has changed, which every reader would take for a weight; nothing is deleted."""
+    file = recipe(train=TWELVE, run=SAVED | {"save_every": 3})
+    whole = gl.train(file)
+    other = tmp_path / "other"
+    break_off(whole, "12", other)
+    weights = other / "checkpoints" / "12" / "model.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1
+    weights.write_bytes(changed)
+    gl.train(file, f"run.dir={other}")
+    assert "12 is damaged: model.safetensors has other content than was written; the run goes on from" in caplog.text
+    assert sorted(path.name for path in (other / "checkpoints").iterdir()) == ["12", "12.damaged", "9"]
+    assert (other / "checkpoints" / "12.damaged" / "model.safetensors").read_bytes() == changed
+    assert find_damage(other / "checkpoints" / "12") is None
+    assert not changed_weights(whole / "final", other / "final")
+
+
+def test_a_run_without_a_checkpoint_that_is_whole_does_not_begin_anew_unasked(recipe: Recipe, tmp_path: Path) -> None:
+    run, file = tmp_path / "run", recipe(train={"max_steps": 4}, run={"save_every": 2})
+    gl.train(file)
+    shutil.rmtree(run / "final")
+    (run / "checkpoints" / "2" / "optimizer.pt").unlink()
+    (run / "checkpoints" / "4" / "config.json").unlink()
+    with pytest.raises(
+        gl.SettingsError, match=r"4 is damaged: config\.json is missing\n.*2 is damaged: optimizer\.pt is"
+    ):
+        gl.train(file)
+    with pytest.raises(gl.SettingsError, match=r"run\.resume is .*4, which is damaged: config\.json is missing"):
+        gl.train(file, f"run.resume={run}/checkpoints/4")
 
 
 def test_another_number_of_processes_is_refused(recipe: Recipe, tmp_path: Path) -> None:
@@ -164,6 +200,7 @@ def test_another_number_of_processes_is_refused(recipe: Recipe, tmp_path: Path) 
     kept = run / "checkpoints" / "2"
     (kept / "rng_state.pth").rename(kept / "rng_state_0.pth")
     shutil.copy(kept / "rng_state_0.pth", kept / "rng_state_1.pth")
+    write_manifest(kept)
     with pytest.raises(gl.SettingsError, match="written by 2 processes, and now there are 1"):
         gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
 
@@ -207,6 +244,7 @@ def test_a_checkpoint_with_other_weights_is_refused(recipe: Recipe, tmp_path: Pa
     if wrong == "missing":
         tensors = {kept: tensors[kept] for kept in tensors if "layers.7." not in kept and kept != name}
     save_file(tensors, weights, metadata={"format": "pt"})
+    write_manifest(weights.parent)
     with pytest.raises(gl.ContractError, match=wrong):
         gl.train(file, f"run.dir={other}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,12 +39,34 @@ def test_no_file_of_a_run_holds_a_secret_or_a_pickled_argument(recipe: Recipe, m
     run = gl.train(recipe(track=installed, run={"save_every": 2}))
     assert not list(run.rglob("training_args.bin"))
     assert {name: holders(run, secret) for name, secret in SECRETS.items()} == {name: [] for name in SECRETS}
+    names = {"machine": socket.gethostname(), "home": str(Path.home()), "program": sys.argv[0]}
+    swanlab = {what: holders(run / "swanlab", name) for what, name in names.items()}
+    assert swanlab == {what: [] for what in names}, "nor where it ran, and by which command"
     assert holders(run, "learning_rate"), "the search finds what is there"
 
 
 def test_a_recipe_is_no_place_for_secrets(recipe: Recipe) -> None:
     with pytest.raises(gl.SettingsError, match=r"hub_token cannot be set: .* set HF_TOKEN in the environment"):
         gl.train(recipe(trainer={"hub_token": SECRETS["HF_TOKEN"]}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"trainer": {"hub_model_id": SECRETS["HF_TOKEN"]}}, "trainer.hub_model_id holds the value of HF_TOKEN"),
+        ({"trainer": {"deepspeed": {"comet": {"api_key": "x"}}}}, "trainer.deepspeed.comet.api_key holds a secret"),
+        ({"model": {"name": "https://me:word@hub/model"}}, "model.name holds a secret"),
+        ({"model": {"name": f"hf_{'a1B2' * 8}"}}, "model.name holds a secret"),
+    ],
+)
+def test_secrets_in_a_recipe_are_refused_and_not_told(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sections: dict[str, Any], told: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", SECRETS["HF_TOKEN"])
+    with pytest.raises(gl.SettingsError, match=told) as refused:
+        gl.train(recipe(**sections))
+    assert SECRETS["HF_TOKEN"] not in str(refused.value) and "word@" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(not has("tensorboard"), reason="needs the extra `tensorboard`")
@@ -103,6 +127,20 @@ def test_a_failing_tracker_is_dropped_with_one_warning(caplog: pytest.LogCapture
         trackers.on_log(None, None, None, logs={})  # type: ignore[arg-type]
     assert failing.heard == ["begin", "log"] and listening.heard == ["begin", "log", "log", "log"]
     assert caplog.messages == ["bad is dropped, the training goes on: RuntimeError: No active Run"]
+
+
+@pytest.mark.parametrize("line", ["raise ImportError('no such symbol')", "raise SystemExit(3)", "0 / 0"])
+def test_a_tracker_that_cannot_be_imported_is_dropped(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str
+) -> None:
+    if has("trackio"):
+        pytest.skip("trackio is installed")
+    (tmp_path / "site" / "trackio").mkdir(parents=True)
+    (tmp_path / "site" / "trackio" / "__init__.py").write_text(line, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    run = gl.train(recipe(track=["trackio"], train={"max_steps": 1}))
+    assert (run / "final").is_dir()
+    assert sum("trackio is dropped, the training goes on" in message for message in caplog.messages) == 1
 
 
 @pytest.mark.skipif(not has("swanlab"), reason="needs the extra `swanlab`")

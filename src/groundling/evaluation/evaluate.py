@@ -18,7 +18,7 @@ from groundling.errors import ImageError
 from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
 from groundling.evaluation.guard import GENERAL, Found, Guard, read_guard
 from groundling.evaluation.metrics import Prediction
-from groundling.evaluation.pace import Progress
+from groundling.evaluation.pace import Progress, StopAsked
 from groundling.evaluation.processes import choose_share, from_main_process, this_process
 from groundling.evaluation.protocols import refuse_protocol
 from groundling.evaluation.report import Report, build_report, hash_records, write_report
@@ -140,8 +140,8 @@ def predict_records(
 ) -> list[Prediction]:
     """The model's answer to each record's question, in order; those that the log holds already are not asked again.
 
-    Of several processes each asks about its share, and all get all answers; one of them tells the progress. ImageError
-    names a picture that cannot be read.
+    Of several processes each asks about its share, and all get all answers. Each is told its progress; where one raises
+    StopAsked, all do. ImageError names a picture that cannot be read.
     """
     state = this_process()
     predictions = _read_kept(grounder, records, log)
@@ -149,20 +149,31 @@ def predict_records(
     images = [records[place].image for place in left]
     share = choose_share(images, processes=state.num_processes, process=state.process_index)
     options = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "free": free, "max_pixels": max_pixels}
-    tell = progress if progress is not None and state.is_main_process else _tell_nobody
-    tell(len(predictions), len(records))
+    tell = progress or _tell_nobody
     mine: dict[int, Prediction] = {}
-    for place, prediction in _ask(grounder, records, [left[number] for number in share], options):
-        mine[place] = prediction
-        if log is not None:
-            answer = prediction.answer
-            assert answer.scores is not None, "whoever answers knows how sure it was"
-            scores = answer.scores.tolist()
-            log.keep(place, KeptAnswer(answer.text, answer.seen, prediction.original, scores, answer.none_score))
-        tell(min(len(predictions) + len(mine) * state.num_processes, len(records)), len(records))
-    for found in [mine] if state.num_processes == 1 else gather_object([mine]):
+    stopped_by = 0
+    try:
+        tell(len(predictions), len(records))
+        for place, prediction in _ask(grounder, records, [left[number] for number in share], options):
+            mine[place] = prediction
+            if log is not None:
+                log.keep(place, _to_keep(prediction))
+            tell(min(len(predictions) + len(mine) * state.num_processes, len(records)), len(records))
+    except StopAsked as asked:
+        stopped_by = asked.number
+    told = [(stopped_by, mine)]
+    for number, found in told if state.num_processes == 1 else gather_object(told):
+        stopped_by = max(stopped_by, number)
         predictions |= found
+    if stopped_by:
+        raise StopAsked(stopped_by)
     return [predictions[place] for place in range(len(records))]
+
+
+def _to_keep(prediction: Prediction) -> KeptAnswer:
+    answer = prediction.answer
+    assert answer.scores is not None, "whoever answers knows how sure it was"
+    return KeptAnswer(answer.text, answer.seen, prediction.original, answer.scores.tolist(), answer.none_score)
 
 
 def _read_kept(grounder: Grounder, records: Sequence[Record], log: AnswerLog | None) -> dict[int, Prediction]:

@@ -12,6 +12,14 @@ Progress = Callable[[int, int], None]  # done so far, of how many; first called 
 _EVERY = 10.0  # seconds between two lines
 
 
+class StopAsked(Exception):
+    """A progress raises it to leave what can be done again, because of a signal of this number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class _Moment(NamedTuple):
     seconds: float
     done: int

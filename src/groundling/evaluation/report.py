@@ -159,13 +159,13 @@ def write_report(report: Report, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     marks = mark(report.predictions)
-    write_json(report_to_json(report), folder / "report.json")
     rows = [
         _prediction_to_json(prediction, overlap, folder)
         for prediction, overlap in zip(report.predictions, marks.iou.tolist(), strict=True)
     ]
     _write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), folder / "predictions.jsonl")
     _write_html(report, marks, folder / "report.html")
+    write_json(report_to_json(report), folder / "report.json")  # the last: by it a report is known to be there
 
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:

@@ -16,18 +16,20 @@ from transformers import PreTrainedTokenizerBase
 
 from groundling.errors import ContractError
 
-Place = Literal["before", "inside", "escaped"]
-"""Where in a JSON string a token begins: before ` "`, inside, or behind the backslash of an escape."""
+Place = Literal["before", "spaced", "inside", "escaped"]
+"""Where in a JSON string a token begins: before ` "`, behind that space, inside, or behind an escape's backslash."""
 
 Spellers = Literal["any", "words"] | Place
 """All tokens; those that are no control tokens; those that go on with a string from there and leave it open."""
 
 # What may stand between quotes in JSON (RFC 8259, section 7), \u left out: no label that is learned needs it.
 _LETTER = rb'(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])'
-_BEGINS: dict[Place, bytes] = {"before": rb' "', "inside": b"", "escaped": rb'["\\/bfnrt]'}
+_BEGINS: dict[Place, bytes] = {"before": rb' "', "spaced": b'"', "inside": b"", "escaped": rb'["\\/bfnrt]'}
 _STAYS: dict[Place, re.Pattern[bytes]] = {
     place: re.compile(begin + _LETTER + rb"*(\\?)") for place, begin in _BEGINS.items()
 }
+_STAYS["before"] = re.compile(rb' (?:"' + _LETTER + rb"*(\\?))?")  # the quote may belong to the label's first token
+_BEHIND: dict[bytes | None, Place] = {None: "spaced", b"": "inside", b"\\": "escaped"}
 _CLOSES: dict[Place, re.Pattern[bytes]] = {
     place: re.compile(begin + _LETTER + rb'*(".*)', re.DOTALL) for place, begin in _BEGINS.items()
 }
@@ -96,7 +98,7 @@ class Vocabulary:
         """Where the next token begins, behind one that began there and left the string open."""
         match = _STAYS[place].fullmatch(self.words[token])
         assert match is not None, "the token leaves the string open"
-        return "escaped" if match[1] else "inside"
+        return _BEHIND[match[1]]
 
     def mask(self, spellers: Spellers, size: int, device: torch.device) -> torch.Tensor:
         """(size,) bool: which of a model's logits belong to such tokens."""

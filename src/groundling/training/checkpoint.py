@@ -1,13 +1,17 @@
 """Checkpoints of a run: where they lie, which one to go on from, and when not to.
 
-`checkpoints/<step>/`, `best/` and `final/` appear only once they are whole: each is written under another name and
-renamed last. What a killed run leaves under such a name is never read, and swept away when the run goes on.
+`checkpoints/<step>/`, `best/` and `final/` appear only once they are whole: each is written under another name, sealed
+with a manifest, and renamed last. What a killed run leaves under such a name is never read, and swept away when the run
+goes on. A checkpoint that is no longer as its manifest says is passed over for an older one, never deleted.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,13 @@ from accelerate import PartialState
 from groundling.errors import GroundlingError, SettingsError
 from groundling.model.load import WANTED_FILES
 from groundling.settings import Settings, load_settings
+from groundling.training.disk import PARTIAL, sync
+from groundling.training.lock import LOCK_FILE
+from groundling.training.manifest import MANIFEST_FILE, find_damage, write_manifest
 
 RECIPE_FILE = "recipe.yaml"
 STATE_FILE = "trainer_state.json"  # transformers' own
-PARTIAL = ".partial"  # ends the name of a folder that is still being written
+_FORMER = f"-former{PARTIAL}"  # ends the name of a whole folder while another one takes its place
 
 _CHANGES_NOTHING = (
     "run.",
@@ -28,6 +35,8 @@ _CHANGES_NOTHING = (
     "train.workers",
     "launch.",
 )  # settings that decide what is kept, not what is learned
+
+log = logging.getLogger(__name__)
 
 
 # ---- what lies where -------------------------------------------------------------------------------------------
@@ -47,10 +56,23 @@ def read_step(checkpoint: Path) -> int:
 
 def is_at_end(checkpoint: Path, settings: Settings) -> bool:
     """Whether nothing is left to train: all steps are done, or no score got better for as long as the recipe waits."""
+    if owes_evaluation(checkpoint, settings):
+        return False
     state = _read_state(checkpoint)
     waited = evaluations_since_best(state["log_history"], settings.evaluate.metric)
     patience = settings.evaluate.patience
     return state["global_step"] >= state["max_steps"] or (patience is not None and waited >= patience)
+
+
+def owes_evaluation(checkpoint: Path, settings: Settings) -> bool:
+    """Whether an evaluation was due at the checkpoint's step and is not in it, as the run was asked to stop first."""
+    state, every = _read_state(checkpoint), settings.evaluate.every
+    step = state["global_step"]
+    if not every or (step % every and step < state["max_steps"]):
+        return False
+    return not any(
+        line["step"] == step and any(name.startswith("eval_") for name in line) for line in state["log_history"]
+    )
 
 
 def evaluations_since_best(log_history: list[dict[str, Any]], metric: str) -> int:
@@ -74,9 +96,7 @@ def find_resume(settings: Settings) -> Path | None:
     an empty one.
     """
     run, wish = settings.run.dir, settings.run.resume
-    if run.exists() and not run.is_dir():
-        raise SettingsError(f"run.dir {run} is a file; choose another run.dir")
-    is_empty = not run.exists() or not any(run.iterdir())
+    is_empty = not run.exists() or not any(path.name != LOCK_FILE for path in run.iterdir())
     if wish not in ("auto", "never"):
         return _chosen(Path(wish), run, is_empty=is_empty)
     if is_empty:
@@ -89,20 +109,48 @@ def find_resume(settings: Settings) -> Path | None:
     if not whole and not any((run / kept).is_dir() for kept in ("best", "final")):
         return None
     _refuse_other_recipe(run, settings)
-    has_report = (run / "report" / "report.json").is_file() or not settings.data.test
+    has_report = _has_report(run) or not settings.data.test
     if has_report or not whole:
         _refuse_finished(run)
     if not whole:
         return None
-    _refuse_incomplete(whole[-1])
-    _refuse_other_count(whole[-1])
-    return whole[-1]
+    newest = _find_undamaged(whole)
+    _refuse_incomplete(newest)
+    _refuse_other_count(newest)
+    return newest
+
+
+def _has_report(run: Path) -> bool:
+    """Whether the report is there to its last byte: its numbers are written last."""
+    try:
+        json.loads((run / "report" / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _find_undamaged(checkpoints: Sequence[Path]) -> Path:
+    """The newest checkpoint that is as its manifest says. SettingsError where none is: too much to lose unasked."""
+    told: list[str] = []
+    for checkpoint in reversed(checkpoints):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            for line in told:
+                log.warning("%s; the run goes on from %s, and the damaged one is set aside", line, checkpoint)
+            return checkpoint
+        told.append(f"{checkpoint} is damaged: {damage}")
+    raise SettingsError(
+        "\n".join(told)
+        + "\nNo checkpoint is left to go on from; move them away to begin anew, or choose another run.dir"
+    )
 
 
 def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
     """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way."""
     if not (checkpoint / STATE_FILE).is_file():
         raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
+    if damage := find_damage(checkpoint):
+        raise SettingsError(f"run.resume is {checkpoint}, which is damaged: {damage}; choose an earlier one")
     _refuse_incomplete(checkpoint)
     if is_empty:
         return checkpoint
@@ -197,34 +245,52 @@ def partial_name(folder: Path) -> Path:
 
 
 def put_in_place(partial: Path, folder: Path) -> None:
-    """Give a folder that is whole now its name; one that had the name before is gone afterwards."""
-    former = partial_name(folder.with_name(f"{folder.name}-former"))
+    """Seal a folder that is whole now and give it its name; one that had the name before is gone afterwards.
+
+    A process that ends between the two renames leaves both under other names: `sweep_partial` gives the former its own
+    back.
+    """
+    write_manifest(partial)
+    former = folder.with_name(folder.name + _FORMER)
     if folder.exists():
+        shutil.rmtree(former, ignore_errors=True)
         folder.rename(former)
     partial.rename(folder)
+    sync(folder.parent)
     shutil.rmtree(former, ignore_errors=True)
 
 
 def drop_old_checkpoints(run: Path, *, keep: int) -> None:
     """Remove all but the newest checkpoints."""
     for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(partial_name(old), ignore_errors=True)
+        shutil.rmtree(old.rename(partial_name(old)))  # never half there under its own name
 
 
 def sweep_partial(run: Path) -> None:
-    """Remove what a killed run was still writing."""
+    """Remove what a killed run was still writing, or removing."""
+    for former in [*run.glob(f"*{_FORMER}"), *run.glob(f"checkpoints/*{_FORMER}")]:
+        own = former.with_name(former.name.removesuffix(_FORMER))
+        if not own.exists():
+            former.rename(own)
     left = [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}"), *run.glob("checkpoints/checkpoint-*")]
-    for folder in left:
-        shutil.rmtree(folder)
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def set_damaged_aside(run: Path, resume: Path) -> None:
+    """Rename the checkpoints that were passed over for the one that is gone on from, so that nothing counts on them."""
+    for later in list_checkpoints(run):
+        if resume.parent == later.parent and int(later.name) > read_step(resume):
+            names = (later.with_name(f"{later.name}.damaged{number or ''}") for number in count())
+            later.rename(next(name for name in names if not name.exists()))
 
 
 def copy_model(checkpoint: Path, folder: Path) -> None:
-    """A checkpoint's weights, processor and contract as a folder of their own, without the state of its training."""
-    partial = partial_name(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """A checkpoint's weights, processor and contract in a new folder, without the state of its training."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for pattern in WANTED_FILES:
         for file in checkpoint.glob(pattern):
-            if file.name != STATE_FILE:
-                shutil.copy2(file, partial)
-    put_in_place(partial, folder)
+            if file.name not in (STATE_FILE, MANIFEST_FILE):
+                shutil.copy2(file, folder)

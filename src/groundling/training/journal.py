@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from groundling.evaluation.pace import in_words
+from groundling.training.disk import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ class Journal(TrainerCallback):
         """Start the clock, and drop the lines of steps that are to be done again."""
         self.started = time.monotonic()
         if state.is_world_process_zero:
-            self.file.write_text("".join(map(_as_line, self.lines)), encoding="utf-8")
+            write_whole(self.file, "".join(map(_as_line, self.lines)))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Have a line written wherever a checkpoint is."""

@@ -13,8 +13,10 @@ from groundling.data.record import Record
 from groundling.errors import SettingsError
 from groundling.evaluation.evaluate import predict_records
 from groundling.evaluation.metrics import Prediction
+from groundling.inference.generate import is_spread
 from groundling.inference.predict import Grounder
 from groundling.settings import Settings
+from groundling.training.stop import StopRequest
 
 # What accelerate's launcher, and the `deepspeed` and `fsdp` arguments, put into the environment for an engine
 _ENGINES = {
@@ -23,8 +25,14 @@ _ENGINES = {
 }
 
 
-def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settings) -> list[Prediction]:
-    """All predictions in the records' order, on every process, as the recipe has them asked."""
+def ask_together(
+    grounder: Grounder, records: Sequence[Record], settings: Settings, *, stop: StopRequest
+) -> list[Prediction]:
+    """All predictions in the records' order, on every process, as the recipe has them asked.
+
+    StopAsked on every process where one was asked to stop meanwhile; weights that are spread over devices, which take
+    every pass together, are asked to the end.
+    """
     return predict_records(
         grounder,
         records,
@@ -32,6 +40,7 @@ def ask_together(grounder: Grounder, records: Sequence[Record], settings: Settin
         max_new_tokens=settings.evaluate.max_new_tokens,
         free=settings.evaluate.free,
         max_pixels=settings.images.max_file_pixels,
+        progress=None if is_spread(grounder.model) else stop.leave_if_asked,
     )
 
 

@@ -30,8 +30,21 @@ def refuse_missing_trackers(settings: Settings) -> None:
 
 
 def build_trackers(settings: Settings) -> Trackers:
-    """The recipe's trackers, ready to be added to a Trainer's callbacks on its main process."""
-    return Trackers({name: _TRACKERS[name](settings.run.dir) for name in settings.track})
+    """The recipe's trackers, ready to be added to a Trainer's callbacks on its main process.
+
+    One that cannot be built, be it that it cannot be imported, is dropped with a warning.
+    """
+    built: dict[str, TrainerCallback] = {}
+    for name in settings.track:
+        try:
+            built[name] = _TRACKERS[name](settings.run.dir)
+        except (Exception, SystemExit) as error:
+            _tell_dropped(name, error)
+    return Trackers(built)
+
+
+def _tell_dropped(name: str, error: BaseException) -> None:
+    log.warning("%s is dropped, the training goes on: %s: %s", name, type(error).__name__, error)
 
 
 class Trackers(TrainerCallback):
@@ -47,8 +60,8 @@ class Trackers(TrainerCallback):
             for name, tracker in list(self.trackers.items()):
                 try:
                     getattr(tracker, event)(*args, **kwargs)
-                except Exception as error:  # whatever another project's code may raise
-                    log.warning("%s is dropped, the training goes on: %s: %s", name, type(error).__name__, error)
+                except (Exception, SystemExit) as error:  # whatever another project's code may raise
+                    _tell_dropped(name, error)
                     del self.trackers[name]
 
         return pass_on
@@ -68,6 +81,8 @@ def _swanlab(run: Path) -> TrainerCallback:
         def on_train_end(self, *_: Any, **__: Any) -> None:
             swanlab.finish()
 
+    # its own notes hold the machine's name, the command line and the repository's address, perhaps with a password
+    swanlab.merge_settings({"probe": {"runtime": False, "git": False}})
     mode = os.environ.get("SWANLAB_MODE", "offline")  # needs no account; `swanlab sync` sends it later
     return FinishedInTime(project="groundling", experiment_name=run.name, mode=mode, log_dir=str(run / "swanlab"))
 

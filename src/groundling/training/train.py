@@ -7,6 +7,7 @@ import gc
 import logging
 import math
 import os
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -41,12 +42,18 @@ from groundling.training.checkpoint import (
     copy_model,
     find_resume,
     is_at_end,
+    owes_evaluation,
+    partial_name,
+    put_in_place,
     read_step,
+    set_damaged_aside,
     sweep_partial,
 )
+from groundling.training.disk import telling_full_disk, write_whole
 from groundling.training.exhaustion import explain_exhaustion
 from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
+from groundling.training.lock import hold_run
 from groundling.training.pictures import draw_first_batch
 from groundling.training.processes import name_engine, refuse_other_engine, refuse_other_state
 from groundling.training.ready import make_ready
@@ -57,7 +64,11 @@ from groundling.training.records import (
     refuse_unmeasurable,
     write_set_aside,
 )
+from groundling.training.reload import Said, choose_asked, refuse_other_model, say
+from groundling.training.secrets import refuse_secrets
 from groundling.training.shown import show_sample
+from groundling.training.space import count_saves, refuse_small_disk
+from groundling.training.stop import StopAsked, StopRequest, stopped
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
 from groundling.tutorial_recipe import DECIDED, OWNED
@@ -72,34 +83,51 @@ log = logging.getLogger(__name__)
 def train(recipe: str | Path, *overrides: str) -> Path:
     """Tune a model as a recipe says, changed by `section.key=value`; returns the run folder.
 
-    SettingsError and its kin before anything is computed, TrainingError where the training itself fails.
+    SettingsError and its kin before anything is computed, TrainingError where the training itself fails,
+    PreemptedError where SIGTERM asked it to stop: it has saved then, and the same call goes on.
     """
     settings = load_settings(recipe, overrides)
     refuse_missing_trackers(settings)
+    refuse_secrets(settings)
     arguments = build_arguments(settings)
     refuse_impossible_measures(settings)
+    stop = StopRequest()
+    with hold_run(settings.run.dir), stop.listen(signal.SIGTERM), telling_full_disk(settings.run.dir):
+        return train_alone(settings, arguments, stop)
+
+
+def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequest) -> Path:
+    """The training itself, in a run folder that no other process writes to."""
     resume = from_main_process(lambda: find_resume(settings))
 
-    base, processor, records = make_ready(settings)
+    base, processor, records = make_ready(settings, progress=stop.refuse_start)
+    from_main_process(stop.refuse_start)
     refuse_other_data(resume, processor.contract)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
-    start_run_folder(settings, processor, records)
-    measure_base(settings, base, processor, records.test)
+    start_run_folder(settings, processor, records, resume)
+    measure_base(settings, base, processor, records.test, stop)
+    asked = choose_asked(records.test, records.train)
 
     if resume is not None and is_at_end(resume, settings):
-        finish_from(resume, settings.run.dir)
+        trained = copy_last(resume, settings.run.dir)
     else:
         model = build_model(base, settings, resume)
-        trainer = build_trainer(model, processor, settings, arguments, records=records, test=sample, resume=resume)
+        trainer = build_trainer(
+            model, processor, settings, arguments, records=records, test=sample, resume=resume, stop=stop
+        )
+        saves = count_saves(settings, arguments, steps_an_epoch=trainer.steps_an_epoch)
+        from_main_process(lambda: refuse_small_disk(settings, trainer.sizes, saves=saves))
         show_first_batch(trainer)
         with explain_exhaustion(trainer):
-            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        trainer.save_whole(settings.run.dir / "final")
+            run_trainer(trainer, resume)
+        trained = save_last(trainer, asked)
         del trainer, model
 
-    measure_run(settings, base, records.test)
+    free_devices()
+    keep_final(settings, asked, trained)
+    measure_run(settings, base, records.test, stop)
     log.info("done: %s", settings.run.dir)
     return settings.run.dir
 
@@ -288,9 +316,13 @@ def build_trainer(
     records: Gathered,
     test: Sequence[Record],
     resume: Path | None,
+    stop: StopRequest,
 ) -> GroundingTrainer:
     """The trainer with what watches over it: journal and trackers."""
-    trainer = GroundingTrainer(model, processor, settings, arguments, records=records, test=test, loaded_from=resume)
+    arguments.eval_on_start = resume is not None and owes_evaluation(resume, settings)
+    trainer = GroundingTrainer(
+        model, processor, settings, arguments, records=records, test=test, loaded_from=resume, stop=stop
+    )
     refuse_other_engine(trainer.accelerator.distributed_type)
     engine = name_engine(trainer.accelerator)
     refuse_other_launch(settings.launch, engine=engine, processes=arguments.world_size)
@@ -312,14 +344,16 @@ def build_trainer(
 # ---- the run folder --------------------------------------------------------------------------------------------
 
 
-def start_run_folder(settings: Settings, processor: Processor, records: Gathered) -> None:
+def start_run_folder(settings: Settings, processor: Processor, records: Gathered, resume: Path | None) -> None:
     """Write the contract, the recipe as resolved, what was found in the data and set aside; say how much is left."""
     run = settings.run.dir
     log.info("%d lines read: %d to train on, %d to measure on", records.read, len(records.train), len(records.test))
     if PartialState().is_main_process:
         run.mkdir(parents=True, exist_ok=True)
         sweep_partial(run)
-        (run / RECIPE_FILE).write_text(settings.to_yaml(), encoding="utf-8")
+        if resume is not None:
+            set_damaged_aside(run, resume)
+        write_whole(run / RECIPE_FILE, settings.to_yaml())
         write_contract(processor.contract, run)
         write_findings(records.findings, run)
         _tell_findings(records, settings)
@@ -361,11 +395,49 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
         draw_first_batch(shown, run.dir / "samples" / "first-batch.jpg")
 
 
-def finish_from(checkpoint: Path, run: Path) -> None:
-    """Make the last checkpoint the final one: a run that was ended before its very last line has only that to do."""
+# ---- the end ---------------------------------------------------------------------------------------------------
+
+
+def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
+    """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
+    with trainer.stop.listen(signal.SIGINT):
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    if trainer.stopped_by:
+        step = trainer.state.global_step
+        kept = trainer.settings.run.dir / "checkpoints" / str(step)
+        raise stopped(trainer.stopped_by, f"after step {step}; {kept} is whole, and the same command goes on from it")
+
+
+def save_last(trainer: GroundingTrainer, asked: Record) -> Said:
+    """Write the final weights, not yet by their name; returns what the trained model says to a record."""
+    trainer.save_partial(trainer.settings.run.dir / "final")
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # type: ignore[arg-type]
+    return say(model, trainer.processor, asked, trainer.settings.images.max_file_pixels)  # type: ignore[arg-type]
+
+
+def copy_last(checkpoint: Path, run: Path) -> None:
+    """Write the last checkpoint's weights as the final ones: a run that was ended before has only that to do."""
     if PartialState().is_main_process:
-        copy_model(checkpoint, run / "final")
+        copy_model(checkpoint, partial_name(run / "final"))
     PartialState().wait_for_everyone()
+
+
+def keep_final(settings: Settings, asked: Record, said: Said | None) -> None:
+    """Give the final weights their name, once they have been loaded again and say what the trained model `said`."""
+    final = settings.run.dir / "final"
+
+    def keep() -> None:
+        refuse_other_model(partial_name(final), asked, said, max_pixels=settings.images.max_file_pixels)
+        put_in_place(partial_name(final), final)
+
+    from_main_process(keep)
+
+
+def free_devices() -> None:
+    """Let go of the training's memory, and of what spread its weights: what is asked from here on is whole."""
+    unset_hf_deepspeed_config()
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def refuse_impossible_measures(settings: Settings) -> None:
@@ -379,7 +451,9 @@ def refuse_impossible_measures(settings: Settings) -> None:
         )
 
 
-def measure_base(settings: Settings, base: Checkpoint, processor: Processor, test: Sequence[Record]) -> None:
+def measure_base(
+    settings: Settings, base: Checkpoint, processor: Processor, test: Sequence[Record], stop: StopRequest
+) -> None:
     """Report on the model as it comes, where the recipe wants it; once, however often the run goes on.
 
     It is asked as it will be trained: at the run's budget, in its words and form.
@@ -391,22 +465,20 @@ def measure_base(settings: Settings, base: Checkpoint, processor: Processor, tes
         processor.contract, trained_on=base.contract.trained_on, made_with=base.contract.made_with
     )
     grounder = load(settings.model.name, revision=settings.model.revision)
-    _measure(dataclasses.replace(grounder, processor=processor.with_contract(contract)), test, folder, settings)
+    grounder = dataclasses.replace(grounder, processor=processor.with_contract(contract))
+    _measure(grounder, test, folder, settings, stop)
     del grounder
     gc.collect()
     torch.cuda.empty_cache()
 
 
-def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record]) -> None:
+def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record], stop: StopRequest) -> None:
     """Load what was saved, the best weights where there are any, and report on all test records; write the card."""
     run = settings.run.dir
     if not test:
         log.info("no data.test: no report")
     else:
-        unset_hf_deepspeed_config()  # what is measured is whole on every device, whatever spread it in training
-        gc.collect()
-        torch.cuda.empty_cache()
-        report = _measure(load(str(run)), test, run / "report", settings)
+        report = _measure(load(str(run)), test, run / "report", settings, stop)
         for name in dict.fromkeys((settings.evaluate.metric, "parse_rate")):
             log.info("%s %.3f [%.3f, %.3f] on all test records", name, report.metrics[name], *report.ci95[name])
     if PartialState().is_main_process:
@@ -414,15 +486,25 @@ def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record]) ->
     PartialState().wait_for_everyone()
 
 
-def _measure(grounder: Grounder, test: Sequence[Record], folder: Path, settings: Settings) -> Report:
-    return evaluate(
-        grounder,
-        test,
-        folder,
-        batch_size=settings.evaluate.batch_size,
-        max_new_tokens=settings.evaluate.max_new_tokens,
-        free=settings.evaluate.free,
-        max_pixels=settings.images.max_file_pixels,
-        guard=settings.evaluate.guard,
-        progress=tell_progress(log, f"questions asked of {grounder.name}"),
-    )
+def _measure(grounder: Grounder, test: Sequence[Record], folder: Path, settings: Settings, stop: StopRequest) -> Report:
+    """Asked to stop meanwhile, it keeps the answers that there are."""
+    tell = tell_progress(log, f"questions asked of {grounder.name}")
+
+    def go_on(done: int, total: int) -> None:
+        stop.leave_if_asked()
+        tell(done, total)
+
+    try:
+        return evaluate(
+            grounder,
+            test,
+            folder,
+            batch_size=settings.evaluate.batch_size,
+            max_new_tokens=settings.evaluate.max_new_tokens,
+            free=settings.evaluate.free,
+            max_pixels=settings.images.max_file_pixels,
+            guard=settings.evaluate.guard,
+            progress=go_on,
+        )
+    except StopAsked as asked:
+        raise stopped(asked.number, f"while {grounder.name} was measured; the same command goes on there") from None

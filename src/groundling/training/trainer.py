@@ -4,23 +4,30 @@
   accumulated batches, so that long answers and short ones weigh by their tokens (the stock Trainer averages averages).
 - Logits are made where there are labels, and nowhere else.
 - Evaluation asks the model and scores its boxes; `best/` gets the weights of the best score at that moment.
-- Weights that are not finite are never kept. What is kept appears under its name when it is whole (`checkpoint`).
+- A step by a loss or a gradient that is not finite is not made, and weights that are not finite are never kept. What is
+  kept appears under its name when it is whole (`checkpoint`).
+- Asked to stop, it saves after the step, on every process alike (`stop`).
 - The stock reload, which matches no key of a full Qwen2.5-VL and says so in a warning only, is never used.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.training_args import OptimizerNames
 
 from groundling.data.record import Record
 from groundling.errors import TrainingError
@@ -31,6 +38,7 @@ from groundling.inference.predict import Grounder
 from groundling.model.processor import Processor
 from groundling.model.tune import Part, parameter_groups
 from groundling.settings import Settings
+from groundling.training.bad_batch import BAD_BATCH_FILE, RowLoss, write_bad_batch
 from groundling.training.checkpoint import (
     drop_old_checkpoints,
     evaluations_since_best,
@@ -38,11 +46,16 @@ from groundling.training.checkpoint import (
     partial_name,
     put_in_place,
 )
+from groundling.training.disk import free_bytes, in_words, is_failed_write
 from groundling.training.exhaustion import explain_exhaustion
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together
 from groundling.training.ready import build_dataset, build_sampler
 from groundling.training.records import Gathered, join_samples
+from groundling.training.space import expect_sizes
+from groundling.training.stop import StopAsked, StopRequest, leave_stopping_to_parent
+
+log = logging.getLogger(__name__)
 
 
 class GroundingTrainer(Trainer):
@@ -58,6 +71,7 @@ class GroundingTrainer(Trainer):
         records: Gathered,
         test: Sequence[Record],
         loaded_from: Path | None,
+        stop: StopRequest,
     ) -> None:
         dataset = build_dataset(records, processor, settings)
         super().__init__(
@@ -73,6 +87,18 @@ class GroundingTrainer(Trainer):
         self.settings = settings
         self.test = test
         self.loaded_from = loaded_from
+        self.stop = stop
+        self.stopped_by = 0  # the signal after which the training has ended early
+        self._looked_at = 0  # the step after which it was last seen whether to stop
+        self._asked_by = 0  # the signal that any process had been sent before the step's last batch
+        self._losses: list[torch.Tensor] = []  # of this process in this step
+        self._rows: list[float] = []  # the losses of the step's rows over all processes, as they were dealt
+        self.sizes = expect_sizes(
+            model,
+            engine=self.accelerator.distributed_type,
+            optimizer=OptimizerNames(self.args.optim).value,
+            is_adapter=settings.tune.method == "lora",
+        )
         self.model_accepts_loss_kwargs = True  # have the labels of the whole global batch counted (compute_loss)
 
     @property
@@ -106,8 +132,9 @@ class GroundingTrainer(Trainer):
         )
         assert num_items_in_batch is not None, "without the global count every batch would weigh the same"
         loss = total * self.accelerator.num_processes / num_items_in_batch  # the devices' gradients are averaged
-        if not torch.isfinite(loss):
-            raise TrainingError(self._not_finite("the loss"))
+        self._losses.append(loss.detach())
+        if self.accelerator.sync_gradients:  # the last batch of the step
+            self._look_at_step()
         return (loss, outputs) if return_outputs else loss
 
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -121,13 +148,40 @@ class GroundingTrainer(Trainer):
             persistent_workers=arguments.dataloader_persistent_workers,
             prefetch_factor=arguments.dataloader_prefetch_factor,
             pin_memory=arguments.dataloader_pin_memory,
+            worker_init_fn=leave_stopping_to_parent,
         )
         return self.accelerator.prepare(loader)  # type: ignore[return-value]
 
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps, the last perhaps of fewer rows."""
+        return -(-len(self.sampler) // self.sampler.plan.rows_a_step)
+
     def _epoch(self) -> int:
         """That whose rows are drawn next. (accelerate tells a sampler, but not of several processes after a stop.)"""
-        steps = -(-len(self.sampler) // (self.settings.train.accumulate * self.args.world_size))
-        return self.state.global_step // steps
+        return self.state.global_step // self.steps_an_epoch
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The next step's batches; none where nothing is left to train but an evaluation was to be made up for."""
+        if self.control.should_training_stop or self.state.global_step >= self.state.max_steps:
+            return [], None
+        return super().get_batch_samples(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """What falls due after a step. Asked to stop, that is a checkpoint and nothing else, and no step follows.
+
+        The stock loop calls it once more where an epoch ends: then all that was due is done.
+        """
+        control, step = self.control, self.state.global_step
+        if self.stopped_by:
+            control.should_log = control.should_evaluate = control.should_save = False
+        elif step > self._looked_at:
+            self._looked_at = step
+            self.stopped_by = self._asked_by or (self.stop.signal if self.args.world_size == 1 else 0)
+            if self.stopped_by:
+                control.should_log, control.should_evaluate, control.should_save = True, False, True
+                control.should_training_stop = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters for each learning rate, `train.learning_rate` first: that of the first is logged."""
@@ -150,7 +204,12 @@ class GroundingTrainer(Trainer):
         The best weights so far are kept as they are, and the training ends where the recipe's patience does.
         """
         grounder = Grounder(self._whole_model, self.processor, "model in training")
-        predictions = ask_together(grounder, self.test, self.settings)
+        try:
+            predictions = ask_together(grounder, self.test, self.settings, stop=self.stop)
+        except StopAsked as asked:
+            self.stopped_by = asked.number
+            self.control.should_save = self.control.should_training_stop = True
+            return {}
         scores = measure(predictions, draws=1)
         metrics = {f"eval_{name}": value for name, value in scores.metrics.items() if not math.isnan(value)}
         if self.is_world_process_zero():
@@ -179,8 +238,13 @@ class GroundingTrainer(Trainer):
 
         Every process has to call this.
         """
-        self.save_model(str(partial_name(folder)))
+        self.save_partial(folder)
         self._put_in_place(partial_name(folder), folder)
+
+    def save_partial(self, folder: Path) -> None:
+        """As `save_whole`, but under the name that the folder has until it is whole."""
+        with self._saving(partial_name(folder), self.sizes.weights):
+            self.save_model(str(partial_name(folder)))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights in safetensors, processor and contract; no pickled arguments, which would hold secrets.
@@ -197,18 +261,59 @@ class GroundingTrainer(Trainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """A checkpoint named after its step, and room made by the oldest ones."""
-        super()._save_checkpoint(model, trial)
         run, step = self.settings.run, self.state.global_step
         folder = run.dir / "checkpoints"
-        self._put_in_place(folder / f"{PREFIX_CHECKPOINT_DIR}-{step}", folder / str(step))
+        partial = folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+        with self._saving(partial, self.sizes.checkpoint):
+            super()._save_checkpoint(model, trial)
+        self._put_in_place(partial, folder / str(step))
         if self.args.should_save:
             drop_old_checkpoints(run.dir, keep=run.keep)
 
     def _put_in_place(self, partial: Path, folder: Path) -> None:
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
+        from_main_process(lambda: self._seal(partial, folder))
+
+    def _seal(self, partial: Path, folder: Path) -> None:
+        try:
             put_in_place(partial, folder)
-        self.accelerator.wait_for_everyone()
+        except OSError as error:
+            raise self._not_written(partial, error, self.sizes.weights) from error
+
+    @contextmanager
+    def _saving(self, partial: Path, needed: int) -> Iterator[None]:
+        """TrainingError, on every process, where one cannot write its part of a folder, which is removed then.
+
+        Where weights are spread the processes wait for each other while they save, so there the one that fails ends
+        alone, and the launcher ends the others.
+        """
+        failed: TrainingError | None = None
+        try:
+            yield
+        except TrainingError as error:
+            failed = error
+        except Exception as error:
+            if not is_failed_write(error):
+                raise
+            failed = self._not_written(partial, error, needed)
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            if failed is not None and not self.is_world_process_zero():
+                log.error("%s", failed)
+        else:
+            failed = next((each for each in gather_object([failed]) if each is not None), None)
+        if failed is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise failed
+
+    def _not_written(self, partial: Path, error: Exception, needed: int) -> TrainingError:
+        """What to say of a folder that could not be written; what there is of it is removed."""
+        shutil.rmtree(partial, ignore_errors=True)
+        free = free_bytes(partial)
+        reason = "the disk is full" if free < needed else str(error).splitlines()[0]
+        return TrainingError(
+            f"{partial} could not be written: {reason}; it needs {in_words(needed)}, and {in_words(free)} are free. "
+            f"{self._kept('checkpoint')}; with more room the same command goes on from there"
+        )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """The model was loaded, strictly, from the checkpoint itself; only sharded weights are still to be read."""
@@ -219,15 +324,52 @@ class GroundingTrainer(Trainer):
 
     # ---- numbers that are none
 
+    def _look_at_step(self) -> None:
+        """Once a step, before its last gradients: what all processes have to know of each other.
+
+        TrainingError, on all of them, where the loss of any row is no number.
+        """
+        device = self._losses[0].device
+        own = torch.stack([*self._losses, torch.tensor(float(self.stop.signal), device=device)])
+        self._losses.clear()
+        told: Any = self.accelerator.gather(own)
+        told = told.view(self.args.world_size, -1)
+        self._rows = told[:, :-1].T.flatten().tolist()
+        self._asked_by = int(told[:, -1].max())
+        if not all(map(math.isfinite, self._rows)):
+            raise self._bad_step("the loss")
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        """The gradient's norm, before it is scaled down; TrainingError where it is no number, before the step is made.
+
+        (DeepSpeed has made it by then; nothing of it is kept.)
+        """
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not math.isfinite(float(norm)):
+            raise self._bad_step("the gradient")
+        return norm
+
+    def _bad_step(self, what: str) -> TrainingError:
+        """What to say of a step whose numbers are none; its records are written down."""
+        file, place = self.settings.run.dir / BAD_BATCH_FILE, self.state.global_step % self.steps_an_epoch
+        if self.is_world_process_zero():
+            size = self.sampler.plan.rows_a_step
+            drawn = list(self.sampler)[place * size : (place + 1) * size]
+            rows = [RowLoss(row.numbers, loss) for row, loss in zip(drawn, self._rows, strict=True)]
+            write_bad_batch(file, rows, self.train_dataset.records, step=self.state.global_step + 1)  # type: ignore[union-attr]
+        return TrainingError(f"{self._not_finite(what)}: the records of this step are in {file}")
+
     def _refuse_not_finite(self, weights: Mapping[str, torch.Tensor]) -> None:
         for name, weight in weights.items():
             if not torch.isfinite(weight.detach()).all():
                 raise TrainingError(self._not_finite(f"the weight {name}"))
 
     def _not_finite(self, what: str) -> str:
-        whole = list_checkpoints(self.settings.run.dir)
-        kept = f"the last finite checkpoint is {whole[-1]}" if whole else "no checkpoint had been written yet"
         return (
-            f"{what} is not finite after {self.state.global_step} steps; {kept}. "
+            f"{what} is not finite after {self.state.global_step} steps; {self._kept('finite checkpoint')}. "
             "Lower train.learning_rate or raise train.warmup, and look at the batch's pictures and boxes"
         )
+
+    def _kept(self, what: str) -> str:
+        whole = list_checkpoints(self.settings.run.dir)
+        return f"the last {what} is {whole[-1]}" if whole else "no checkpoint had been written yet"

@@ -1,0 +1,163 @@
+"""Room on the disk: what a run will take, and what happens where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from accelerate.utils import DistributedType
+from drawn import Recipe, at_step, changed_weights
+from torch import nn
+
+import groundling as gl
+from groundling.errors import TrainingError
+from groundling.settings import Settings
+from groundling.training.checkpoint import list_checkpoints
+from groundling.training.manifest import find_damage
+from groundling.training.space import Sizes, count_saves, expect_sizes, most_bytes
+from groundling.training.train import build_arguments
+
+WEIGHTS = 515_520 * 4  # bytes of the tiny model in float32
+
+
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+# ---- how much --------------------------------------------------------------------------------------------------
+
+
+def test_sizes_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 3, bias=False))  # 100 and 30 numbers
+    model[0].requires_grad_(False)
+
+    def expected(engine: DistributedType, optimizer: str = "adamw_torch_fused", *, is_adapter: bool = False) -> Sizes:
+        return expect_sizes(model, engine=engine, optimizer=optimizer, is_adapter=is_adapter)
+
+    assert expected(DistributedType.NO) == (4 * 130, 4 * 130 + 8 * 30)
+    assert expected(DistributedType.NO, "sgd") == (4 * 130, 4 * 130)
+    assert expected(DistributedType.NO, is_adapter=True) == (4 * 30, 4 * 30 + 8 * 30)
+    assert expected(DistributedType.FSDP) == (4 * 130, 2 * 4 * 130 + 8 * 30)
+    assert expected(DistributedType.DEEPSPEED) == (4 * 130, 2 * 4 * 130 + 12 * 30)
+
+
+@pytest.mark.parametrize(
+    ("saves", "keep", "has_best", "total"),
+    [
+        (1, 2, False, 100 + 30),  # the one checkpoint, then the final weights
+        (9, 2, False, 300),  # two that are kept, and the next while it is written
+        (9, 2, True, 300 + 30),
+        (2, 2, True, 200 + 30 + 30),
+    ],
+)
+def test_what_a_run_takes_at_most(saves: int, keep: int, has_best: bool, total: int) -> None:
+    assert most_bytes(Sizes(weights=30, checkpoint=100), saves=saves, keep=keep, has_best=has_best) == total
+
+
+def test_how_often_a_run_saves() -> None:
+    def saves(**sections: dict[str, object]) -> int:
+        values = {"model": {"name": "tiny"}, "data": {"train": "a.jsonl", "test": "b.jsonl"}, "run": {"dir": "runs/x"}}
+        settings = Settings.model_validate(values | sections)
+        return count_saves(settings, build_arguments(settings), steps_an_epoch=10)
+
+    assert saves(train={"epochs": 2.5}) == 3, "at the end of each epoch"
+    assert saves(train={"epochs": 2.5}, run={"dir": "runs/x", "save_every": 4}) == 7, "every fourth of 25, and the last"
+    assert saves(train={"max_steps": 8}, evaluate={"every": 4}) == 2
+
+
+@pytest.mark.parametrize("tune", [{}, {"freeze": ["vision"]}, {"method": "lora"}], ids=["full", "frozen", "lora"])
+def test_sizes_are_those_of_what_is_written(recipe: Recipe, tune: dict[str, object]) -> None:
+    run = gl.train(recipe(tune=tune, train={"max_steps": 2}, run={"save_every": 2}))
+    words = sum((run / "final" / name).stat().st_size for name in ("tokenizer.json", "chat_template.jinja"))
+    trained = {"full": 515_520, "frozen": 515_520 - 237_504}
+    kept, checkpoint = size_of(run / "final") - words, size_of(run / "checkpoints" / "2") - words
+    if tune.get("method") == "lora":
+        assert checkpoint - kept == pytest.approx(2 * size_of_adapter(run), rel=0.1, abs=60_000)
+        return
+    numbers = trained["frozen" if tune else "full"]
+    assert kept == pytest.approx(WEIGHTS, rel=0.02)
+    assert checkpoint == pytest.approx(WEIGHTS + 8 * numbers, rel=0.02)
+
+
+def size_of_adapter(run: Path) -> int:
+    return (run / "final" / "adapter_model.safetensors").stat().st_size
+
+
+# ---- none left -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a disk of so many bytes; the test is skipped where this user may mount none."""
+    place = tmp_path / "disk"
+
+    def mount(size: int) -> Path:
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs to mount a tmpfs (root on Linux)")
+        return place
+
+    yield mount
+    if place.is_mount():
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+SAVED = {"train": {"max_steps": 6}, "run": {"save_every": 2, "log_every": 1}}  # three times 6.2 MB, two of them kept
+
+
+def test_too_small_a_disk_is_told_before_the_start(recipe: Recipe, small_disk: Callable[[int], Path]) -> None:
+    disk = small_disk(18_000_000)
+    with pytest.raises(
+        gl.SettingsError, match=r"disk/run: 18\.6 MB are needed, and 1[78]\.\d MB are free .* checkpoint has 6\.2 MB"
+    ):
+        gl.train(recipe(**SAVED), f"run.dir={disk / 'run'}")
+    assert not list(disk.rglob("*.safetensors")) and not list(disk.rglob("running.lock"))
+
+
+@pytest.mark.parametrize("left", [500_000, 3_000_000], ids=["in the weights", "in the optimizer's state"])
+def test_a_disk_that_fills_while_saving(
+    recipe: Recipe, tmp_path: Path, small_disk: Callable[[int], Path], left: int
+) -> None:
+    disk, filler = small_disk(24_000_000), tmp_path / "disk" / "others"
+    file, run = recipe(**SAVED), disk / "run"
+
+    def fill() -> None:
+        filler.write_bytes(bytes(shutil.disk_usage(disk).free - left))
+
+    told = (
+        r"checkpoint-4 could not be written: the disk is full; it needs 6\.2 MB, and .* are free\. the last checkpoint"
+    )
+    with at_step(3, fill), pytest.raises(TrainingError, match=f"{told} is .*checkpoints/2; with more room"):
+        gl.train(file, f"run.dir={run}")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]
+    assert list_checkpoints(run) and find_damage(run / "checkpoints" / "2") is None
+    assert not (run / "final").exists()
+    filler.unlink()
+    gl.train(file, f"run.dir={run}")
+    assert not changed_weights(gl.train(recipe("whole", **SAVED)) / "final", run / "final")
+
+
+def test_a_disk_that_fills_beside_a_checkpoint(
+    recipe: Recipe, tmp_path: Path, small_disk: Callable[[int], Path]
+) -> None:
+    """A line of metrics.jsonl has no room either."""
+    disk, filler = small_disk(24_000_000), tmp_path / "disk" / "others"
+    run = disk / "run"
+
+    def fill() -> None:
+        with filler.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError:
+                pass
+        with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write("\n" * (-file.tell() % 4096))
+
+    with at_step(3, fill), pytest.raises(TrainingError, match=r"No space left on device; 0\.0 kB are free on its disk"):
+        gl.train(recipe(**SAVED), f"run.dir={run}")
+    assert find_damage(run / "checkpoints" / "2") is None
