@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,14 @@ from groundling.training.stop import StopAsked, StopRequest
 SOURCE = Path(gl.__file__).parents[1]
 terminate: Callable[[], None] = partial(os.kill, os.getpid(), signal.SIGTERM)
 interrupt: Callable[[], None] = partial(os.kill, os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Tests that a shell runs in the background ignore Ctrl-C, and so would what is tested."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def handlers() -> list[Any]:

@@ -507,4 +507,4 @@ def _measure(grounder: Grounder, test: Sequence[Record], folder: Path, settings:
             progress=go_on,
         )
     except StopAsked as asked:
-        raise stopped(asked.number, f"while {grounder.name} was measured; the same command goes on there") from None
+        raise stopped(asked.number, "while it was measured; the same command goes on there") from None
