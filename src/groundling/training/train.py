@@ -154,7 +154,7 @@ def build_arguments(settings: Settings) -> TrainingArguments:
     except (ValueError, TypeError, ImportError) as error:
         raise SettingsError(f"transformers' TrainingArguments refuses the recipe: {error}") from None
     if arguments.n_gpu > 1:
-        log.warning("%d GPUs, and one is used; for all of them: accelerate launch -m groundling train", arguments.n_gpu)
+        log.warning("%d GPUs, and one is used; for all of them: launch.processes=%d", arguments.n_gpu, arguments.n_gpu)
         arguments._n_gpu = 1  # else the Trainer cuts each row into so many pieces (nn.DataParallel)
     if arguments.process_index > 0:
         logging.getLogger("groundling").setLevel(logging.ERROR)  # one process speaks for all
