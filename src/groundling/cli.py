@@ -290,9 +290,7 @@ def preview(
     to: Annotated[Path | None, typer.Option(help="folder for preview.html; previews/<recipe> by default")] = None,
 ) -> None:
     """Show what a model will see and learn by a recipe: pictures, prompts, answers, token by token."""
-    from groundling.settings import load_settings
-
-    settings, name = load_settings(recipe, overrides or []), Path(recipe).stem
+    settings, name = _load_recipe(recipe, overrides or []), Path(recipe).stem
     folder = to or Path("previews") / name
     _tell_notes(recipe)
     with _quiet_libraries():
@@ -324,9 +322,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Tell what a recipe takes before it is started: memory, tokens, steps, time, and the line that starts it."""
-    from groundling.settings import load_settings
-
-    settings, name = load_settings(recipe, overrides or []), Path(recipe).stem
+    settings, name = _load_recipe(recipe, overrides or []), Path(recipe).stem
     _tell_notes(recipe)
     with _quiet_libraries():
         from groundling.training.memory import GIB
@@ -388,10 +384,9 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="settings to change", metavar="[key=value]...")] = None,
 ) -> None:
     """Tune a model as a recipe says."""
-    from groundling.settings import load_settings
     from groundling.training.launch import find_meeting, launch_command, needs_launcher, start
 
-    settings = load_settings(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
+    settings = _load_recipe(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
     if needs_launcher(settings.launch):
         asked = (settings.launch, [recipe, *(overrides or [])], find_meeting(settings.launch))
         _say(f"starting: {shlex.join(launch_command(*asked))}")
@@ -645,6 +640,16 @@ def demo(
 
 
 # ---- shared ----------------------------------------------------------------------------------------------------
+
+
+def _load_recipe(recipe: str, overrides: list[str]) -> Any:
+    """The settings of a recipe that may be printed and kept."""
+    from groundling.settings import load_settings
+    from groundling.training.secrets import refuse_secrets
+
+    settings = load_settings(recipe, overrides)
+    refuse_secrets(settings)
+    return settings
 
 
 def _from_main_process(make: Callable[[], Any]) -> Any:

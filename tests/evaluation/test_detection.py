@@ -76,6 +76,13 @@ def test_a_wrong_box_that_ranks_first_halves_the_precision():
     assert first_wrong.f1 == first_right.f1 == pytest.approx({"f1@0.5": 2 / 3, "f1@0.75": 2 / 3, "f1@miou": 2 / 3})
 
 
+@pytest.mark.parametrize(("step", "is_seen"), [(2e-4, True), (2e-6, False)])
+def test_boxes_rank_by_four_digits_of_their_scores(step: float, is_seen: bool):
+    answers = [("cat", FAR), ("cat", BOX)]
+    surer, less_sure = (detect(predict([("cat", BOX)], answers, scores=[0.5, 0.5 + way * step])) for way in (1, -1))
+    assert (surer.map > less_sure.map) == is_seen
+
+
 def test_equal_scores_rank_boxes_as_they_were_answered():
     assert detect(predict([("cat", BOX)], [("cat", BOX), ("cat", FAR)])).map == pytest.approx(1)
     assert detect(predict([("cat", BOX)], [("cat", FAR), ("cat", BOX)])).map == pytest.approx(0.5)

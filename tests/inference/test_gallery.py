@@ -110,6 +110,8 @@ def test_what_the_model_is_not_sure_of_and_what_it_says_twice_are_left_out(tmp_p
     assert len(apart.boxes) == len(whole.boxes) - 1
     assert apart.labels.count("blue ring") == 1
     assert above.text == apart.text == whole.text
+    (nothing,) = answer_pictures(grounder, [tmp_path / "scene.png"], ["every object"], least_score=1).found
+    assert str(nothing).endswith(f": every object: none of {len(whole.boxes)} boxes")
 
 
 def test_scores_are_drawn(tmp_path: Path):

@@ -126,6 +126,11 @@ def test_the_command_line_tells_the_guide_of_a_picture_s_size(
     assert re.fullmatch(found["regex"], '[{"bbox_2d": [0, 0, 112, 84], "label": "mug"}]')
     assert not re.fullmatch(found["regex"], '[{"bbox_2d": [0, 0, 113, 84], "label": "mug"}]')
     assert found["schema"]["type"] == "array"
-    for words in (["--guide", "640x480"], ["tiny", "--guide", "640"], ["tiny", "--guide", "0x5"]):
+    for words in (
+        ["--guide", "640x480"],
+        ["tiny", "--guide", "640"],
+        ["tiny", "--guide", "0x5"],
+        ["tiny", "--guide", "300x1"],
+    ):
         code, _, err = run(*words)
         assert code == 2 and err.startswith("error: ")

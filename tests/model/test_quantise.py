@@ -17,6 +17,7 @@ from groundling.settings import Settings
 
 def test_a_machine_that_cannot_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise, "find_spec", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(gl.SettingsError, match=r'bitsandbytes is not installed; pip install "groundling\[qlora\]"'):
         quantise.refuse_no_4_bits()
     monkeypatch.setattr(quantise, "find_spec", lambda _: object())

@@ -61,3 +61,14 @@ def test_one_document_for_a_program(
 def test_wrong_use_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "tiny", "launch.engine=zero9") == 2
     assert "launch.engine" in capsys.readouterr().err
+
+
+def test_a_secret_is_printed_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "made-up-token-of-a-test")
+    job = tmp_path / "job.sh"
+    assert call(monkeypatch, "tiny", "prompt.system=made-up-token-of-a-test", "--slurm", job) == 2
+    out, err = capsys.readouterr()
+    assert "made-up-token-of-a-test" not in out + err and "HF_TOKEN" in err
+    assert not job.exists()

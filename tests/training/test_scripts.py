@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from groundling.settings import Launch
-from groundling.training.scripts import sky_task, slurm_script
+from groundling.training.scripts import sky_task, slurm_script, start_command
 
 CHANGES = ["tune.freeze=[vision]", "prompt.template=where is {question}?"]
 LAUNCHES = [
@@ -53,6 +53,16 @@ def test_slurm_scripts_are_sound(launch: Launch) -> None:
     assert asked["ntasks-per-node"] == "1"
     assert asked["signal"] == "B:TERM@120"
     assert not re.search(r"token|secret|password", script.lower().replace("pack_tokens", ""))
+
+
+def test_a_name_is_one_that_schedulers_take() -> None:
+    assert "#SBATCH --job-name=my-recipe\n" in slurm_script(Launch(), "my recipe.yaml", name="my recipe")
+
+
+def test_several_machines_are_told_where_they_meet() -> None:
+    assert start_command(Launch(processes=2), "r.yaml", []) == "groundling train r.yaml"
+    told = start_command(Launch(processes=2, machines=3), "r.yaml", [])
+    assert told == "NODE_RANK=0 MASTER_ADDR=FIRST_MACHINE groundling train r.yaml"
 
 
 def test_a_training_that_was_stopped_is_queued_again(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from groundling.geometry.boxes import Boxes, iou
 MAX_BOXES = 100  # of one class to one question that AP looks at, the best first, as COCO
 AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}  # square pixels, COCO's
 ORDERS = 10
+SCORE_DIGITS = 4  # that rank boxes: in later ones it shows which questions were answered side by side
 _CLASSES_AT_ONCE = 200  # to bound memory: COCO keeps 101 precisions of each at every IoU and size
 MOST_BOXES_REORDERED = 10_000  # true and answered; AP of a larger set depends little on its order, and takes seconds
 
@@ -149,7 +150,9 @@ def _scores(answers: Sequence[Answer]) -> np.ndarray | None:
     """(N,) of all boxes; None unless each has one."""
     scores = [answer.scores for answer in answers if len(answer.boxes)]
     known = [each for each in scores if each is not None]
-    return np.concatenate([np.empty(0), *known]) if len(known) == len(scores) > 0 else None
+    if not known or len(known) < len(scores):
+        return None
+    return np.concatenate(known).round(SCORE_DIGITS)
 
 
 # ---- all boxes of a set ----------------------------------------------------------------------------------------

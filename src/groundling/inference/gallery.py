@@ -28,6 +28,7 @@ class PictureAnswer:
     image: Path
     question: str
     found: Answered
+    left_out: int = 0  # boxes of too low a score, and copies
 
     def to_json(self) -> dict[str, Any]:
         """As `groundling predict --json` prints it; boxes and points in the picture's own upright pixels."""
@@ -51,7 +52,8 @@ class PictureAnswer:
         places = [*answer.boxes.xyxy.round().astype(int).tolist(), *answer.points.xy.round().astype(int).tolist()]
         scores = [] if answer.scores is None else answer.scores.tolist()
         words = list(map(_in_words, map(str, places), answer.labels, chain(scores, repeat(None))))
-        found = "; ".join(words) or _in_words("nothing", None, answer.none_score)
+        nothing = f"none of {self.left_out} boxes" if self.left_out else "nothing"
+        found = "; ".join(words) or _in_words(nothing, None, answer.none_score)
         flaw = f"  ({answer.flaw})" if answer.flaw else ""
         return f"{self.image}: {self.question}: {found}{flaw}"
 
@@ -119,7 +121,8 @@ def answer_pictures(
             unreadable[image] = reply
         else:
             kept = reply.answer.above(least_score).suppress(most_overlap)
-            found[place] = PictureAnswer(image, asked[place].text, reply._replace(answer=kept))
+            left_out = len(reply.answer.boxes) - len(kept.boxes)
+            found[place] = PictureAnswer(image, asked[place].text, reply._replace(answer=kept), left_out)
     answers = [found[place] for place in sorted(found)]
     for image, own in groupby(answers if draw is not None else [], key=lambda answer: answer.image):
         draw_answers(image, list(own), drawings[image], max_pixels)

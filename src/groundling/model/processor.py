@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil, smart_resize
 
 from groundling.dialect.family import Family
-from groundling.errors import ContractError
+from groundling.errors import ContractError, FrameError
 from groundling.geometry.frame import Frame, seen_frame
 from groundling.model.contract import Contract, write_contract
 from groundling.model.patches import Patches, cut_patches, normalise, resize
@@ -32,7 +32,10 @@ def fit_frame(original: Frame, contract: Contract) -> Frame:
     """The size that a picture is resized to under a contract: whole visual tokens, an area within its budget."""
     side = contract.patch * contract.merge
     least, most = contract.min_pixels, contract.max_pixels
-    height, width = smart_resize(original.height, original.width, side, min_pixels=least, max_pixels=most)
+    try:
+        height, width = smart_resize(original.height, original.width, side, min_pixels=least, max_pixels=most)
+    except ValueError as error:
+        raise FrameError(f"no picture of {original} can be seen: {error}") from None
     return Frame(width, height)
 
 

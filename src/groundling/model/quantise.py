@@ -23,12 +23,12 @@ BITS_A_WEIGHT = 4 + 8 / 64 + 32 / (64 * 256)  # a scale for 64 numbers in 8 bits
 
 def refuse_no_4_bits() -> None:
     """SettingsError where this machine, or the engine that was launched, cannot train on 4 bits."""
-    if find_spec("bitsandbytes") is None:
-        raise SettingsError('tune.method is qlora, and bitsandbytes is not installed; pip install "groundling[qlora]"')
     if not torch.cuda.is_available():
         raise SettingsError(
             "tune.method is qlora, which needs a GPU, and there is none; set tune.method=lora, which needs none"
         )
+    if find_spec("bitsandbytes") is None:
+        raise SettingsError('tune.method is qlora, and bitsandbytes is not installed; pip install "groundling[qlora]"')
     engine = PartialState().distributed_type
     if engine in (DistributedType.DEEPSPEED, DistributedType.FSDP):
         raise SettingsError(

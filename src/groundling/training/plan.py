@@ -21,7 +21,8 @@ from groundling.settings import Settings
 from groundling.training.memory import Memory, Numbers, Subject, count_numbers, estimate_memory, read_subject
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import Remedy, find_remedies
-from groundling.training.scripts import train_command
+from groundling.training.scripts import start_command
+from groundling.training.space import most_bytes, sizes_under
 from groundling.training.workload import Workload, measure_workload, worst_row
 
 
@@ -53,7 +54,6 @@ class Plan:
     remedies: list[Remedy]  # where it does not fit
     workload: Workload | None  # None where processor or data are not at hand
     seconds: float | None  # None without a rate
-    disk: Disk
     command: str
     notes: list[str]
 
@@ -86,6 +86,11 @@ class Plan:
         run, every = self.settings.run, self.settings.evaluate.every
         between = run.save_every or every or (self.workload.steps_an_epoch if self.workload else self.steps)
         return -(-self.steps // between)
+
+    @property
+    def disk(self) -> Disk:
+        """What is written."""
+        return _disk(self.numbers, self.settings, self.settings.run.keep + 1 if self.saves is None else self.saves)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, bytes as bytes."""
@@ -168,8 +173,7 @@ def build_plan(
         remedies=_remedies(subject, settings, row, memory, device_bytes),
         workload=workload,
         seconds=_seconds(workload, rate),
-        disk=_disk(numbers, settings),
-        command=f"groundling {train_command(recipe, overrides)}",
+        command=start_command(settings.launch, recipe, overrides),
         notes=notes,
     )
 
@@ -226,8 +230,8 @@ def _seconds(workload: Workload | None, rate: Rate) -> float | None:
     return epochs * workload.epoch_tokens / (rate.tokens or 1)
 
 
-def _disk(numbers: Numbers, settings: Settings) -> Disk:
-    """Weights as they are saved (DeepSpeed's in bf16), adapters alone where those are trained."""
+def _disk(numbers: Numbers, settings: Settings, saves: int) -> Disk:
+    """Weights as they are saved (DeepSpeed's in bf16), adapters alone where those are trained; `whole` at its most."""
     trained, parameters = sum(numbers.trained.values()), sum(numbers.parameters.values())
     if settings.tune.has_adapters:
         weights = 4 * trained
@@ -235,7 +239,7 @@ def _disk(numbers: Numbers, settings: Settings) -> Disk:
         weights = 2 * parameters
     else:
         weights = numbers.weights
-    checkpoint = weights + (12 if settings.launch.has_deepspeed else 8) * trained
-    kept = settings.run.keep
-    best = 1 if settings.evaluate.every else 0
-    return Disk(checkpoint, kept, kept * checkpoint + (1 + best) * weights)
+    engine, keep = settings.launch.engine or "ddp", settings.run.keep
+    sizes = sizes_under(engine, weights=weights, states=8 * trained, trained=trained)
+    most = most_bytes(sizes, saves=saves, keep=keep, has_best=bool(settings.evaluate.every))
+    return Disk(sizes.checkpoint, keep, most)

@@ -65,15 +65,16 @@ def _describe_sampling(work: Workload) -> str:
 
 def _describe_memory(plan: Plan) -> str:
     moments, row = plan.memory.moments, plan.row
+    unit, name = (GIB, "GiB") if plan.memory.most.total > 2 * GIB else (GIB / 1024, "MiB")
     lines = [
-        f"memory of each GPU in GiB, an estimate, for a row of {row.tokens:,} tokens, {len(row.grids)} pictures:",
+        f"memory of each GPU in {name}, an estimate, for a row of {row.tokens:,} tokens, {len(row.grids)} pictures:",
         f"  {'':22}" + "".join(f"{moment.name:>16}" for moment in moments),
     ]
     for field, label in _ROWS.items():
         values = [getattr(moment, field) for moment in moments]
         if any(values):
-            lines.append(f"  {label:22}" + "".join(f"{value / GIB:16.1f}" for value in values))
-    lines.append(f"  {'together':22}" + "".join(f"{moment.total / GIB:16.1f}" for moment in moments))
+            lines.append(f"  {label:22}" + "".join(f"{value / unit:16.1f}" for value in values))
+    lines.append(f"  {'together':22}" + "".join(f"{moment.total / unit:16.1f}" for moment in moments))
     lines.append(f"  {_describe_fit(plan)}")
     lines += [f"    {remedy}" for remedy in plan.remedies]
     return "\n".join(lines)
@@ -104,8 +105,8 @@ def _describe_run(plan: Plan) -> str:
         lines.append(f"  {_describe_time(plan.seconds)} at the rate given, evaluations not counted")
     disk = plan.disk
     lines.append(
-        f"{'  ' if lines else 'run: '}disk: a checkpoint takes {_size(disk.checkpoint)}; {disk.checkpoints} kept, "
-        f"with best/ and final/: {_size(disk.whole)}"
+        f"{'  ' if lines else 'run: '}disk: a checkpoint takes {_size(disk.checkpoint)}; {disk.checkpoints} kept; "
+        f"the run folder takes {_size(disk.whole)} at its most"
     )
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ Nothing is started here, and no script holds a secret.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,12 @@ exit "$code"
 """
 
 
+def start_command(launch: Launch, recipe: str, overrides: Sequence[str]) -> str:
+    """The line that starts the training; of several machines, the one for the first."""
+    where = "" if launch.machines == 1 else "NODE_RANK=0 MASTER_ADDR=FIRST_MACHINE "
+    return f"{where}groundling {train_command(recipe, overrides)}"
+
+
 def train_command(recipe: str, overrides: Sequence[str]) -> str:
     """What is run on each machine, behind `groundling`."""
     return shlex.join(["train", recipe, *overrides])
@@ -68,7 +75,7 @@ def slurm_script(
     gpus = launch.processes or 1
     command = f"NODE_RANK=$SLURM_NODEID exec groundling {train_command(recipe, overrides)}"
     return _SLURM.format(
-        name=name,
+        name=_plain(name),
         machines=launch.machines,
         gpus=gpus,
         cores=CORES_A_GPU * gpus,
@@ -84,7 +91,7 @@ def sky_task(
     where = 'export NODE_RANK=$SKYPILOT_NODE_RANK MASTER_ADDR=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)'
     extras = "[deepspeed]" if launch.has_deepspeed else ""
     task = {
-        "name": name,
+        "name": _plain(name),
         "resources": {
             "accelerators": f"{accelerator}:{launch.processes or 1}",
             "use_spot": False,
@@ -100,3 +107,8 @@ def sky_task(
         f"# machines begins again on others; for it to go on, mount a bucket over {run_dir} (file_mounts).\n"
     )
     return note + yaml.safe_dump(task, sort_keys=False, width=1000)
+
+
+def _plain(name: str) -> str:
+    """As both schedulers take a job's name."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.") or "training"

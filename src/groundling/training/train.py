@@ -149,8 +149,9 @@ def build_arguments(settings: Settings) -> TrainingArguments:
         raise SettingsError(f"no argument of transformers' TrainingArguments: {', '.join(lines)}")
     if "ACCELERATE_MIXED_PRECISION" in os.environ:
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the recipe decides, whatever the launcher's file says
+    own = _own_arguments(settings, known)
     try:
-        arguments = TrainingArguments(**_own_arguments(settings, known) | settings.trainer)
+        arguments = TrainingArguments(**own | settings.trainer)
     except (ValueError, TypeError, ImportError) as error:
         raise SettingsError(f"transformers' TrainingArguments refuses the recipe: {error}") from None
     if arguments.n_gpu > 1:

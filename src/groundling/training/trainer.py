@@ -97,7 +97,7 @@ class GroundingTrainer(Trainer):
             model,
             engine=self.accelerator.distributed_type,
             optimizer=OptimizerNames(self.args.optim).value,
-            is_adapter=settings.tune.method == "lora",
+            is_adapter=settings.tune.has_adapters,
         )
         self.model_accepts_loss_kwargs = True  # have the labels of the whole global batch counted (compute_loss)
 
