@@ -26,7 +26,6 @@ from groundling.training.rows import Length
 from groundling.training.space import expect_sizes, most_bytes
 from groundling.training.workload import measure_workload, worst_row
 
-CHECKPOINT_NOT = "train.gradient_checkpointing=false"  # with it a frozen tower gets gradients too (transformers 5.23)
 ALL_3B, ALL_7B, TOWER = 3_754_622_976, 8_292_166_656, 668_684_288
 
 
@@ -92,7 +91,7 @@ def test_the_engines_spread_what_they_say(tmp_path: Path) -> None:
 
 
 def test_gradients_wait_while_rows_accumulate_and_frozen_parts_have_none(tmp_path: Path) -> None:
-    settings = published(tmp_path, "3b", "train.accumulate=2", "tune.freeze=[vision,merger]", CHECKPOINT_NOT)
+    settings = published(tmp_path, "3b", "train.accumulate=2", "tune.freeze=[vision,merger]")
     row = worst_row(settings, max_tokens=640)
     subject = read_subject(Path(settings.model.name))
     waiting = estimate_memory(subject, settings, row)

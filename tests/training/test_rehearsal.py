@@ -117,6 +117,7 @@ def test_a_real_step_takes_what_was_rehearsed(
     tuned: Any = METHODS[method](model, family)
     if checkpointing:
         tuned.gradient_checkpointing_enable({"use_reentrant": False})
+        tuned.disable_input_require_grads()  # as in training: test_train
     forward, most = measure_step(tuned, row, processor, autocast=autocast)
 
     found = rehearse(

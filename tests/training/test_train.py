@@ -293,3 +293,27 @@ def test_bf16_runs_on_a_cpu(recipe: Recipe) -> None:
 def test_weights_that_are_trained_in_bf16_are_warned_of(recipe: Recipe, caplog) -> None:
     gl.train(recipe(model={"dtype": "bfloat16"}, train={"max_steps": 1}))
     assert "model.dtype is bfloat16: steps smaller than 1/256 of a weight are rounded away" in caplog.text
+
+
+FROZEN = {"lora": {"method": "lora"}, "frozen": {"freeze": ["vision", "merger"]}, "full": {}}
+
+
+@pytest.mark.parametrize("kind", FROZEN)
+def test_a_frozen_tower_has_no_backward_pass_though_activations_are_computed_twice(recipe: Recipe, kind: str) -> None:
+    """transformers would have its input require gradients; the adapters learn the same without."""
+    wants: set[bool] = set()
+
+    def watch(part: torch.nn.Module, _: Any, output: Any) -> None:
+        if part.training and type(part).__name__.endswith("PatchMerger"):
+            wants.add(output.requires_grad)
+
+    settings = {"max_steps": 2, "batch_size": 4, "learning_rate": 1e-2, "warmup": 0}
+    hook = torch.nn.modules.module.register_module_forward_hook(watch)
+    try:
+        twice = gl.train(recipe("twice", train=settings | {"gradient_checkpointing": True}, tune=FROZEN[kind]))
+    finally:
+        hook.remove()
+    once = gl.train(recipe("once", train=settings, tune=FROZEN[kind]))
+    assert wants == {kind == "full"}
+    found, expected = read_weights(twice / "final"), read_weights(once / "final")
+    assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)

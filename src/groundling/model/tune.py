@@ -52,6 +52,15 @@ def part_of(name: str) -> Part:
     return "vision" if "visual." in name else "language"
 
 
+def spare_frozen_parts(model: PreTrainedModel) -> None:
+    """Undo that transformers has every part's input require gradients once activations are computed twice.
+
+    Only re-entrant checkpointing needs them, which is not used: a frozen tower would go through a backward pass whose
+    gradients nobody wants.
+    """
+    model.disable_input_require_grads()
+
+
 def freeze_parts(model: PreTrainedModel, parts: Iterable[Part]) -> None:
     """Keep the parameters of these parts as they are; all others are trained."""
     frozen = set(parts)

@@ -26,6 +26,7 @@ from transformers import AttentionInterface, AutoModelForImageTextToText, Pretra
 
 from groundling.model.attention import attend_by_kernel, packed_attention
 from groundling.model.layout import Bounds, Layout, Stretch
+from groundling.model.tune import spare_frozen_parts
 
 LAYERS = 3  # of each kind: the first, behind which Qwen3-VL puts more in, one that stands for many, and the last
 Section = Literal["vision", "language", "rest"]
@@ -210,6 +211,7 @@ def _checkpoint(model: Any) -> None:
     """Compute activations twice; transformers has another name for it from 5.23 on."""
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
     enable({"use_reentrant": False})
+    spare_frozen_parts(model)
 
 
 def _patch_numbers(config: PretrainedConfig) -> int:

@@ -25,7 +25,7 @@ import torch
 from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.training_args import OptimizerNames
 
@@ -36,7 +36,7 @@ from groundling.evaluation.processes import from_main_process
 from groundling.inference.batch import IGNORED
 from groundling.inference.predict import Grounder
 from groundling.model.processor import Processor
-from groundling.model.tune import Part, parameter_groups
+from groundling.model.tune import Part, parameter_groups, spare_frozen_parts
 from groundling.settings import Settings
 from groundling.training.bad_batch import BAD_BATCH_FILE, RowLoss, write_bad_batch
 from groundling.training.checkpoint import (
@@ -81,6 +81,7 @@ class GroundingTrainer(Trainer):
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
             data_collator=partial(join_samples, processor=processor),
         )
+        self.add_callback(_SparesFrozenParts())
         self.augmenter = dataset.augmenter
         self.sampler = build_sampler(records, dataset, settings, processes=self.args.world_size, epoch=self._epoch)
         self.processor = processor
@@ -373,3 +374,10 @@ class GroundingTrainer(Trainer):
     def _kept(self, what: str) -> str:
         whole = list_checkpoints(self.settings.run.dir)
         return f"the last {what} is {whole[-1]}" if whole else "no checkpoint had been written yet"
+
+
+class _SparesFrozenParts(TrainerCallback):
+    """The Trainer turns checkpointing on when a training begins, and calls this next."""
+
+    def on_train_begin(self, *_: Any, model: PreTrainedModel, **__: Any) -> None:
+        spare_frozen_parts(model)
