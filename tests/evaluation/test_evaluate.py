@@ -202,11 +202,11 @@ def test_a_finished_report_of_another_evaluation_stays(
     counts = count_questions(monkeypatch)
 
     others: list[tuple[Grounder, list[gl.Record], dict[str, Any], str]] = [
-        (grounder, [replace(records[0], question="the moon"), records[1]], {}, "other records; choose"),
-        (replace(grounder, weights="others"), records, {}, "other weights (by the sizes and times"),
-        (grounder.with_max_tokens(9), records, {}, "other contract (max_pixels); choose"),
-        (grounder, records, {"max_new_tokens": 39}, "other max_new_tokens (40, now 39); choose"),
-        (grounder, records[:1], {"free": True}, "other records, free (False, now True); choose"),
+        (grounder, [replace(records[0], question="the moon"), records[1]], {}, "differ: records; choose"),
+        (replace(grounder, weights="others"), records, {}, "differ: weights (by the sizes and times"),
+        (grounder.with_max_tokens(9), records, {}, "differ: contract (max_pixels); choose"),
+        (grounder, records, {"max_new_tokens": 39}, "differ: max_new_tokens (40, now 39); choose"),
+        (grounder, records[:1], {"free": True}, "differ: records, free (False, now True); choose"),
     ]
     for model, asked, options, words in others:
         with pytest.raises(gl.SettingsError, match=re.escape(words)):

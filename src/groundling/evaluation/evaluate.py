@@ -150,8 +150,8 @@ def refuse_other_report(folder: Path, told: Mapping[str, Any]) -> None:
     differing = [_differing(name, found.get(name), told[name]) for name in told]
     if any(differing):
         raise SettingsError(
-            f"{folder} holds the finished report of another evaluation, with other {', '.join(filter(None, differing))}"
-            "; choose another folder (--to), or delete this one"
+            f"{folder} holds the finished report of another evaluation; these differ: "
+            f"{', '.join(filter(None, differing))}; choose another folder (--to), or delete this one"
         )
 
 
