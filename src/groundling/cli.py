@@ -497,8 +497,8 @@ def compare(
     if to is not None:
         write_comparison(found, to)
         _say(str(to / "comparison.html"))
-    if found.warning:
-        _say(f"warning: {found.warning}")
+    for warning in filter(None, (found.warning, found.made_otherwise)):
+        _say(f"warning: {warning}")
     print(json.dumps(comparison_to_json(found), ensure_ascii=False) if as_json else _describe_changes(found))
 
 
@@ -729,6 +729,8 @@ def _describe_changes(found: Any) -> str:
             lines.append(f"{groups.metric} by {what}: {told}")
     if found.guard:
         lines.append(f"other abilities {found.guard.change.difference:+.3f}: {found.guard.verdict}")
+    elif found.no_guard:
+        lines.append(f"other abilities: {found.no_guard}")
     return "\n".join([*lines, found.verdict])
 
 

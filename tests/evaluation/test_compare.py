@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,13 +173,81 @@ def test_the_page_shows_gains_losses_and_the_rest(tmp_path: Path):
 
     page = (tmp_path / "comparison.html").read_text("utf-8")
 
-    titles = re.findall(r"<h2>(Better|Worse|Much the same) <span class=\"count\">(\d+) question", page)
-    assert titles == [("Better", "2"), ("Worse", "1"), ("Much the same", "1")]
+    titles = re.findall(r"<h2>([^<]+) <span class=\"count\">(\d+) question", page)
+    assert titles == [("Closer to the truth", "2"), ("Further from the truth", "1"), ("Much the same", "1")]
     assert page.count("<polyline") == 2, "both curves in one plot"
     assert "<img" not in page
     assert "<script" not in page
     assert "</script>" not in page
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?\s*(?:https?:|//)", page)
+
+
+def made(contract: dict[str, Any], options: dict[str, Any] | None) -> Report:
+    answers = [predict(number, True) for number in range(4)]
+    return build_report(answers, contract=contract, versions={}, name="tiny", options=options)
+
+
+def test_reports_that_were_made_otherwise_say_so_in_one_line(tmp_path: Path):
+    before = made(
+        {"max_pixels": 50176, "answer_form": "fenced", "prompt_template": "a" * 70, "trained_on": None, "patch": 14},
+        {"free": False, "max_new_tokens": 512},
+    )
+    after = made(
+        {"max_pixels": 7056, "answer_form": "bare", "prompt_template": "b", "trained_on": {"records": 1}, "patch": 14},
+        {"free": True, "max_new_tokens": 6},
+    )
+
+    comparison = compare(before, after)
+    write_comparison(comparison, tmp_path)
+
+    line = (
+        "the two reports were not made alike: max_pixels 50176 / 7056, answer_form fenced / bare, prompt_template, "
+        "free false / true, max_new_tokens 512 / 6 (before / after)"
+    )
+    assert comparison.made_otherwise == line
+    assert line + "." in (tmp_path / "comparison.md").read_text("utf-8").replace("\\", "")
+    page = (tmp_path / "comparison.html").read_text("utf-8")
+    assert line + "." in page
+    value = json.loads((tmp_path / "comparison.json").read_text("utf-8"))["made_otherwise"]
+    assert value["max_pixels"] == [50176, 7056] and set(value) == {
+        *("max_pixels", "answer_form", "prompt_template", "free", "max_new_tokens")
+    }
+
+
+def test_reports_that_were_made_alike_or_do_not_tell_say_nothing():
+    told = made({"max_pixels": 9}, {"free": False})
+    assert compare(told, told).made_otherwise is None
+    assert compare(told, made({"max_pixels": 9}, None)).made_otherwise is None
+
+
+def test_curves_of_one_name_are_told_apart(tmp_path: Path):
+    one = made({}, None)
+    write_comparison(compare(one, one), tmp_path / "one")
+    write_comparison(compare(one, replace(one, name="run")), tmp_path / "two")
+
+    for folder, names in (("one", ["tiny (before)", "tiny (after)"]), ("two", ["tiny", "run"])):
+        page = (tmp_path / folder / "comparison.html").read_text("utf-8")
+        assert re.findall(r'swatch (?:before|after)"></span>([^<]+)', page)[:2] == names
+        assert f"<title>{names[0]} against {names[1]}</title>" in page
+
+
+def test_misses_that_overlap_a_little_are_closer_and_no_better(tmp_path: Path):
+    near = build_report([box_answer((26.0, 26.0, 46.0, 46.0))], contract={}, versions={}, name="run")
+    write_comparison(compare(build_report([box_answer(MISS)], contract={}, versions={}), near), tmp_path)
+
+    markdown = (tmp_path / "comparison.md").read_text("utf-8")
+    assert "closer to the truth: 0, further from the truth: 0, much the same: 1" in markdown
+    nearer = build_report([box_answer((22.0, 22.0, 42.0, 42.0))], contract={}, versions={}, name="run")
+    write_comparison(compare(build_report([box_answer(MISS)], contract={}, versions={}), nearer), tmp_path)
+
+    markdown = (tmp_path / "comparison.md").read_text("utf-8")
+    assert "closer to the truth: 1, further" in markdown and "may be a miss as before" in markdown
+    assert "better" not in markdown.lower().partition("## question by question")[2]
+
+
+def box_answer(box: tuple[float, float, float, float]) -> Prediction:
+    answer = Answer(Boxes([box], PHOTO), Points([], PHOTO), [None], "", None, PHOTO)
+    return Prediction(Record("the mug", Path("0.jpg"), (Target(box=BOX),), id="0"), answer, PHOTO)
 
 
 def test_two_empty_reports_share_no_question():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from dataclasses import replace
@@ -188,6 +189,44 @@ def test_each_evaluation_goes_on_from_answers_of_its_own(
 
     assert counts == [4] * len(evaluations)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["predictions.jsonl", "report.html", "report.json"]
+
+
+def test_a_finished_report_of_another_evaluation_stays(
+    grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    records = records[:2]
+    first = evaluate(grounder, records, tmp_path)
+    assert gl.read_report(tmp_path).options == first.options == {"max_new_tokens": 40, "free": False}
+    assert gl.read_report(tmp_path).weights == grounder.weights
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    counts = count_questions(monkeypatch)
+
+    others: list[tuple[Grounder, list[gl.Record], dict[str, Any], str]] = [
+        (grounder, [replace(records[0], question="the moon"), records[1]], {}, "differ: records; choose"),
+        (replace(grounder, weights="others"), records, {}, "differ: weights (by the sizes and times"),
+        (grounder.with_max_tokens(9), records, {}, "differ: contract (max_pixels); choose"),
+        (grounder, records, {"max_new_tokens": 39}, "differ: max_new_tokens (40, now 39); choose"),
+        (grounder, records[:1], {"free": True}, "differ: records, free (False, now True); choose"),
+    ]
+    for model, asked, options, words in others:
+        with pytest.raises(gl.SettingsError, match=re.escape(words)):
+            evaluate(model, asked, tmp_path, **options)
+    assert counts == [] and {file.name: file.read_bytes() for file in tmp_path.iterdir()} == files
+
+    evaluate(grounder, records, tmp_path)
+    assert counts == [2], "the same one again takes its place"
+
+
+def test_an_older_report_and_half_a_report_are_in_nobodys_way(
+    grounder: Grounder, records: list[gl.Record], tmp_path: Path
+):
+    evaluate(grounder, records[:1], tmp_path)
+    value = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    told = {key: part for key, part in value.items() if key not in ("options", "weights")}
+    (tmp_path / "report.json").write_text(json.dumps(told), "utf-8")
+    evaluate(grounder, records[:1], tmp_path, max_new_tokens=39)
+    (tmp_path / "report.json").write_text("{", "utf-8")
+    evaluate(grounder, records[:1], tmp_path)
 
 
 def test_answers_are_kept_until_the_report_is_written(

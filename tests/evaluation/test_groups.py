@@ -162,10 +162,10 @@ def test_markdown_holds_what_the_page_holds_and_no_path_of_this_machine(tmp_path
 
     assert text.startswith("# Better: acc@0.5 +1.00 \\[+1.00, +1.00\\], p = 0.008\n")
     assert "**base** (before) and **runs/a\\_b** (after)" in text and "/home" not in text
-    for title in ("## By size of the target", "## By class", "## Wins and losses"):
+    for title in ("## By size of the target", "## By class", "## Question by question"):
         assert title in text
     assert "| acc@0.5 | 0.000 | 1.000 | +1.000 | +1.000 to +1.000 | 0.008 |" in text
     assert "| **mug** | 8 | 0.000 | 1.000 | +1.000 | +1.000 to +1.000 | 0.008 |" in text
-    assert "better: 8, worse: 0, much the same: 0" in text
+    assert "closer to the truth: 8, further from the truth: 0, much the same: 0" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count(" | ") for line in tables} <= {2, 5, 6}, "no cell is cut in two"

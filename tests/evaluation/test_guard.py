@@ -13,6 +13,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 import groundling as gl
+from groundling.cli import _describe_changes  # type: ignore[reportPrivateUsage]
 from groundling.data.check import check
 from groundling.errors import RecordError
 from groundling.evaluation.compare_page import write_comparison
@@ -223,4 +224,37 @@ def test_compare_shows_it_on_the_page_and_in_markdown(tmp_path: Path):
         text = (tmp_path / name).read_text("utf-8")
         assert "Other abilities" in text and "other abilities suffered" in text and "-1.900" in text
     assert "| q | a | 0.607 | 0.061 |" in (tmp_path / "comparison.md").read_text("utf-8")
-    assert gl.compare(one, after).guard is None, "a report from before there were guards"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (Guard("general", [answer(0, -1.0)]), None, "not measured (only the first report has a guard)"),
+        (None, Guard("general", [answer(0, -1.0)]), "not measured (only the second report has a guard)"),
+        (
+            Guard("general", [answer(0, -1.0)]),
+            Guard("own.jsonl", [answer(7, -1.0)]),
+            "not measured (the guards of the two reports, general and own.jsonl, share no question)",
+        ),
+        (Guard("general", [answer(0, -1.0)]), Guard("general", [answer(0, -1.0)]), None),
+        (None, None, None),
+    ],
+)
+def test_a_guard_that_cannot_be_compared_is_told(
+    before: Guard | None, after: Guard | None, words: str | None, tmp_path: Path
+):
+    from test_groups import report
+
+    one = report([("mug", 20.0, True)] * 4)
+    comparison = gl.compare(replace(one, guard=before), replace(one, guard=after))
+    write_comparison(comparison, tmp_path)
+
+    assert comparison.no_guard == words
+    assert (comparison.guard is None) == (before is None or words is not None)
+    assert json.loads((tmp_path / "comparison.json").read_text("utf-8"))["no_guard"] == words
+    lines = _describe_changes(comparison).splitlines()
+    assert (f"other abilities: {words}" in lines) == (words is not None)
+    markdown = (tmp_path / "comparison.md").read_text("utf-8")
+    assert (f"Other abilities: {words}." in markdown) == (words is not None)
+    page = (tmp_path / "comparison.html").read_text("utf-8")
+    assert f"N{words[1:]}." in page if words else "ot measured" not in page

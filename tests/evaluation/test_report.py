@@ -98,6 +98,17 @@ def test_a_report_read_back_measures_the_same(report: Report, folder: Path):
     assert again.predictions[0].record.image.is_file()
 
 
+def test_no_two_numbers_of_the_page_have_one_name(tmp_path: Path):
+    targets = (Target(box=(0, 0, 9, 9), label="cat"), Target(box=(20, 0, 29, 9), label="dog"))
+    record = Record("all of it", tmp_path / "a.jpg", targets, id="1")
+    write_report(build_report([Prediction(record, answer_text("[]"), PHOTO)], contract={}, versions={}), tmp_path)
+
+    page = (tmp_path / "report.html").read_text("utf-8")
+
+    names = re.findall(r"<tr>\s*<td>([^<]+)<small>", page)
+    assert {"f1@0.5", "f1@0.5 where labels agree"} <= set(names) and len(names) == len(set(names))
+
+
 def test_scores_survive(tmp_path: Path):
     scored = Answer(Boxes([[0, 0, 9, 9]], PHOTO), Points([], PHOTO), [None], "x", None, SEEN, scores=np.array([0.25]))
     nothing = Answer(Boxes([], PHOTO), Points([], PHOTO), [], "[]", None, SEEN, np.array([]), none_score=0.75)

@@ -171,6 +171,8 @@ def test_every_metric_that_applies_is_measured_on_disk_as_in_memory(name: str, r
         name=report.name,
         protocol=name,
         guard=report.guard,
+        options=report.options,
+        weights=report.weights,
     )
 
     again = report_to_json(again) | {"records_sha256": report.records_sha256}

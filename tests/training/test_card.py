@@ -53,6 +53,7 @@ def test_a_run_tells_what_it_is_and_how_it_compares(
     low, high = report.ci95["miou"]
     assert f"| {report.metrics['miou']:.3f} | {low:.3f} to {high:.3f} |" in text
     assert f"| {comparison['miou']['before']:.3f} | {comparison['miou']['after']:.3f} |" in text
+    assert "point\\_" not in text and "point_" not in text, "nothing is a point"
     assert "### Other abilities" in text and f"{comparison['guard']['before']:.3f}" in text
     assert "Answers were free to say anything." in text
     assert report.scores.flaws, "a model with random weights, free to say anything, says nothing that can be read"
@@ -110,3 +111,15 @@ def test_what_cannot_be_measured_is_told_before_anything_is_computed(recipe: Rec
         gl.train(recipe("empty", evaluate={"before": True}))
     with pytest.raises(RecordError, match="no record file nowhere"):
         gl.train(recipe("guardless", data=files, evaluate={"guard": "nowhere.jsonl"}))
+
+
+def test_a_run_that_goes_on_without_its_last_weights_is_measured_anew(recipe: Recipe, files: dict[str, str]):
+    file = recipe(data=files, run={"save_every": 2})
+    run = gl.train(file)
+    (run / "final").rename(run.parent / "final")
+    report = run / "report" / "report.json"
+    report.write_text(report.read_text("utf-8").replace('"weights": "', '"weights": "of before '), "utf-8")
+
+    gl.train(file)
+
+    assert "of before" not in report.read_text("utf-8")

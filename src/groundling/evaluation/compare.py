@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from groundling.errors import RecordError
 from groundling.evaluation.change import Change, changes
 from groundling.evaluation.groups import Groups, change_by_class, change_by_size
-from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json
+from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json, why_not_compared
 from groundling.evaluation.metrics import METRICS, Prediction, mark, worth_showing
 from groundling.evaluation.report import Report, without_nan
 from groundling.page.page import show_change, show_p
@@ -23,6 +24,17 @@ HEADLINES = (
     "none_recall",
     "parse_rate",
 )  # the first that was measured gives the verdict
+
+_OWN = (
+    "version",
+    "family",
+    "coordinates",
+    "patch",
+    "merge",
+    "trained_on",
+    "made_with",
+)  # of a contract: the model's own
+_MOST_TOLD = 60  # characters of a value in the line that tells of it; of a longer one, a prompt, the name alone
 
 
 class Pair(NamedTuple):
@@ -40,6 +52,8 @@ class Comparison:
     by_size: Groups
     by_class: Groups
     guard: GuardChange | None  # None unless both reports hold the same questions that are not grounding
+    no_guard: str | None  # why there is none, though one of the reports has a guard
+    otherwise: dict[str, tuple[Any, Any]]  # what the reports tell differently of how they were made, by its name
     pairs: list[Pair] = field(repr=False)
     unmatched_before: int  # questions that only the first report holds
     unmatched_after: int
@@ -47,6 +61,14 @@ class Comparison:
     warning: str | None  # why the comparison may be less than it seems
     before: str  # the reports' names
     after: str
+
+    @property
+    def made_otherwise(self) -> str | None:
+        """How the two were asked differently, in one line; None where they were asked alike, as far as is known."""
+        if not self.otherwise:
+            return None
+        told = [_tell_both(name, *values) for name, values in self.otherwise.items()]
+        return f"the two reports were not made alike: {', '.join(told)} (before / after)"
 
     @property
     def shown(self) -> dict[str, Change]:
@@ -75,6 +97,8 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         by_size=change_by_size(asked, old, new, seed=seed, draws=draws),
         by_class=change_by_class(asked, old, new, seed=seed, draws=draws),
         guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
+        no_guard=why_not_compared(before.guard, after.guard),
+        otherwise=_find_otherwise(before, after),
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
@@ -113,6 +137,20 @@ def _warning(before: Report, after: Report, paired: int) -> str | None:
     return records + f"only the {_count(paired, 'question')} that both hold can be compared"
 
 
+# ---- how they were made ----------------------------------------------------------------------------------------
+
+
+def _find_otherwise(before: Report, after: Report) -> dict[str, tuple[Any, Any]]:
+    """What contracts and options say differently of how it was asked; what one report does not tell is left out."""
+    old, new = ({**report.contract, **(report.options or {})} for report in (before, after))
+    return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name] and name not in _OWN}
+
+
+def _tell_both(name: str, before: Any, after: Any) -> str:
+    old, new = (value if isinstance(value, str) else json.dumps(value) for value in (before, after))
+    return name if max(len(old), len(new)) > _MOST_TOLD else f"{name} {old} / {new}"
+
+
 # ---- in words and numbers --------------------------------------------------------------------------------------
 
 
@@ -143,6 +181,8 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "by_size": _groups_to_json(comparison.by_size),
         "by_class": _groups_to_json(comparison.by_class),
         "guard": guard_change_to_json(comparison.guard),
+        "no_guard": comparison.no_guard,
+        "made_otherwise": comparison.otherwise,
         "matched": len(comparison.pairs),
         "unmatched": {"before": comparison.unmatched_before, "after": comparison.unmatched_after},
         "verdict": comparison.verdict,

@@ -1,4 +1,4 @@
-"""A comparison on disk: `comparison.json`, one self-contained page with wins and losses, and the same as Markdown."""
+"""A comparison on disk: `comparison.json`, one self-contained page with pictures, and the same as Markdown."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ from groundling.page.page import (
     write_page,
 )
 
-_ALIKE = 0.05  # a change of IoU below this is no win and no loss; shown galleries only, no number depends on it
+_ALIKE = 0.05  # a change of IoU below this is much the same; shown galleries only, no number depends on it
 _SHOWN = 16  # pictures of each gallery
 _LISTED = 5  # questions of each gallery, in Markdown
 _LEAST_VIEW = 1 / 3  # of each side of the picture, shown around the boxes
 _VIEW_ASPECT = 1.3  # of one of the two views on a card, as the page's style has it
 _NAMED = 30  # classes that were not looked at, by name
 
+STANDING_TOLD = (
+    "By IoU, of several boxes by F1 at IoU 0.5, and 1 or 0 where there is nothing to find. "
+    "An answer that came closer may be a miss as before: the metrics tell how many are hits."
+)
 SIZES_TOLD = "Its area over the picture's: small below 0.005, large from 0.05."
 
 
@@ -47,9 +51,10 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
     old = mark([pair.before for pair in comparison.pairs])
     new = mark([pair.after for pair in comparison.pairs])
     sorted_pairs = sort_pairs(old.standing, new.standing)
+    before, after = _distinct_names(comparison)
     lines = [
-        trace(accuracy_curve(old), public_name(comparison.before), "before"),
-        trace(accuracy_curve(new), public_name(comparison.after), "after"),
+        trace(accuracy_curve(old), before, "before"),
+        trace(accuracy_curve(new), after, "after"),
     ]
     pictures = len(set(old.pictures.tolist()))
     write_page(
@@ -61,14 +66,22 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
         reach=_reach(comparison),
         pictures=pictures,
         parts_of_all=_parts_of_all(comparison),
-        before=public_name(comparison.before),
-        after=public_name(comparison.after),
+        before=before,
+        after=after,
+        names=(public_name(comparison.before), public_name(comparison.after)),
+        standing_told=STANDING_TOLD,
         lines=[line for line in lines if line],
         axes=AXES,
         parts=_gallery(comparison.pairs, sorted_pairs, old.standing, new.standing),
     )
     text = comparison_to_markdown(comparison, pictures)
     (folder / "comparison.md").write_text(text, encoding="utf-8", errors="replace", newline="\n")
+
+
+def _distinct_names(comparison: Comparison) -> tuple[str, str]:
+    """What curves are called: the models' names, and which report is meant where they are one."""
+    before, after = public_name(comparison.before), public_name(comparison.after)
+    return (f"{before} (before)", f"{after} (after)") if before == after else (before, after)
 
 
 def _reach(comparison: Comparison) -> float:
@@ -114,7 +127,7 @@ def _left_out(found: Groups) -> str:
     return f"Not looked at, with fewer questions or under {LEAST_PICTURES} pictures: {', '.join(names)}{more}."
 
 
-# ---- wins and losses -------------------------------------------------------------------------------------------
+# ---- closer and further -------------------------------------------------------------------------------------------
 
 
 def sort_pairs(old: np.ndarray, new: np.ndarray) -> dict[str, list[int]]:
@@ -122,8 +135,8 @@ def sort_pairs(old: np.ndarray, new: np.ndarray) -> dict[str, list[int]]:
     change = (new - old).tolist()
     order = [index for index in np.argsort(-np.abs(new - old), kind="stable").tolist() if not math.isnan(change[index])]
     return {
-        "Better": [index for index in order if change[index] >= _ALIKE],
-        "Worse": [index for index in order if change[index] <= -_ALIKE],
+        "Closer to the truth": [index for index in order if change[index] >= _ALIKE],
+        "Further from the truth": [index for index in order if change[index] <= -_ALIKE],
         "Much the same": [index for index in reversed(order) if abs(change[index]) < _ALIKE],
     }
 
@@ -139,7 +152,7 @@ class Card(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Wins, losses or the unchanged: how many there are, and some of them."""
+    """Answers that came closer, went further, or neither: how many there are, and some of them."""
 
     title: str
     questions: int
@@ -200,6 +213,8 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
             f"> {escape(comparison.warning, 400)}; {comparison.unmatched_before} of the first report and "
             f"{comparison.unmatched_after} of the second have no partner."
         )
+    if comparison.made_otherwise:
+        yield f"> {escape(comparison.made_otherwise, 1000)}."
     yield change_table("metric", comparison.shown)
     yield (
         "The interval is that of the difference, drawn by picture; p is the share of random swaps of before and after "
@@ -211,7 +226,9 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
         yield _group_table(part)
     if comparison.guard:
         yield from guard_to_markdown(comparison.guard)
-    yield from _won_and_lost(comparison)
+    elif comparison.no_guard:
+        yield f"Other abilities: {escape(comparison.no_guard, 400)}."
+    yield from _closer_and_further(comparison)
 
 
 def change_table(what: str, found: Mapping[str, Change]) -> str:
@@ -257,17 +274,18 @@ def guard_to_markdown(found: GuardChange, heading: str = "##") -> Iterator[str]:
         yield table(["question", "right answer", "before", "after"], rows)
 
 
-def _won_and_lost(comparison: Comparison) -> Iterator[str]:
-    """How many questions were answered better and worse, and the clearest of each."""
+def _closer_and_further(comparison: Comparison) -> Iterator[str]:
+    """How many answers came closer to the truth and went further from it, and the clearest of each."""
     old = mark([pair.before for pair in comparison.pairs]).standing
     new = mark([pair.after for pair in comparison.pairs]).standing
     sorted_pairs = sort_pairs(old, new)
-    yield "## Wins and losses"
+    yield "## Question by question"
+    yield STANDING_TOLD
     yield ", ".join(f"{name.lower()}: {len(places)}" for name, places in sorted_pairs.items())
     questions = [escape(pair.before.record.question) for pair in comparison.pairs]
     rows = [
         [questions[place], show_share(old[place], 2), show_share(new[place], 2)]
-        for name in ("Better", "Worse")
+        for name in ("Closer to the truth", "Further from the truth")
         for place in sorted_pairs[name][:_LISTED]
     ]
     if rows:

@@ -14,14 +14,14 @@ from accelerate.utils import gather_object
 
 from groundling.data.record import Record, record_to_json
 from groundling.dialect.answer import Answer
-from groundling.errors import ImageError
+from groundling.errors import ImageError, RecordError, SettingsError
 from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
 from groundling.evaluation.guard import GENERAL, Found, Guard, read_guard
 from groundling.evaluation.metrics import Prediction
 from groundling.evaluation.pace import Progress, StopAsked
 from groundling.evaluation.processes import choose_share, from_main_process, this_process
 from groundling.evaluation.protocols import refuse_protocol
-from groundling.evaluation.report import Report, build_report, hash_records, write_report
+from groundling.evaluation.report import Report, build_report, hash_records, read_report, write_report
 from groundling.geometry.images import MAX_PIXELS, open_image
 from groundling.inference.batch import Sample, encode_words
 from groundling.inference.likelihood import Likelihood, answer_likelihoods
@@ -48,7 +48,8 @@ def evaluate(
 
     Answers are held to the contract's form, so that each can be read, unless they are `free` to say anything. Broken
     off and called again, it says so and goes on from the answers that it had written to that folder. Several processes
-    of one launch ask about their share each; one of them writes, and all return the report.
+    of one launch ask about their share each; one of them writes, and all return the report. SettingsError where that
+    folder holds the finished report of another evaluation; the same one again takes its place.
 
     `guard` are questions that are not grounding, for which the likelihood of the right answers is taken, so that
     `compare` can tell whether other abilities suffered: a record file with answers, or `general`, 43 short ones.
@@ -64,6 +65,8 @@ def evaluate(
         refuse_protocol(protocol, asked)
     guarded = [] if guard is None else read_guard(guard)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "free": free}
+    if to is not None:
+        from_main_process(lambda: refuse_other_report(Path(to), _tell(grounder, asked, options)))
     with _open_log(to, grounder, asked, options) as log:
         predictions = predict_records(
             grounder, asked, batch_size=batch_size, max_pixels=max_pixels, progress=progress, log=log, **options
@@ -75,6 +78,8 @@ def evaluate(
             name=grounder.name,
             protocol=protocol,
             guard=from_main_process(lambda: measure_guard(grounder, guarded, str(guard), max_pixels=max_pixels)),
+            options=options,
+            weights=grounder.weights,
         )
         if to is not None and this_process().is_main_process:
             write_report(report, to)
@@ -118,13 +123,48 @@ def _open_log(
     """Where answers are kept: nowhere without a folder, or while the weights change."""
     if to is None or grounder.weights is None:
         return nullcontext()
-    told = {
+    return open_answers(Path(to), _tell(grounder, asked, options), questions=len(asked))
+
+
+def _tell(grounder: Grounder, asked: Sequence[Record], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes one evaluation another than the next."""
+    return {
         "weights": grounder.weights,
         "contract": grounder.contract.to_json(),
         "records": hash_records(asked),
         **options,
     }
-    return open_answers(Path(to), told, questions=len(asked))
+
+
+def refuse_other_report(folder: Path, told: Mapping[str, Any]) -> None:
+    """SettingsError that names what differs, where a folder holds the finished report of another evaluation.
+
+    What an older report does not tell counts as the same. A file that is no report is in nobody's way.
+    """
+    try:
+        report = read_report(folder)
+    except RecordError:
+        return
+    found = {"weights": report.weights, "contract": report.contract, "records": report.records_sha256}
+    found |= report.options or {}
+    differing = [_differing(name, found.get(name), told[name]) for name in told]
+    if any(differing):
+        raise SettingsError(
+            f"{folder} holds the finished report of another evaluation; these differ: "
+            f"{', '.join(filter(None, differing))}; choose another folder (--to), or delete this one"
+        )
+
+
+def _differing(name: str, before: Any, now: Any) -> str:
+    """What differs, in words; empty where nothing does."""
+    if before is None or now is None or before == now:
+        return ""
+    if name == "contract":
+        keys = [key for key in now if key in before and before[key] != now[key]]
+        return f"contract ({', '.join(keys)})" if keys else ""
+    if name == "weights":
+        return "weights (by the sizes and times of their files)"
+    return name if name == "records" else f"{name} ({before}, now {now})"
 
 
 def predict_records(

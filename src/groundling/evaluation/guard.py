@@ -135,11 +135,8 @@ class GuardChange:
 
 def compare_guards(before: Guard | None, after: Guard | None, *, seed: int, draws: int) -> GuardChange | None:
     """The change over the questions that both hold, paired by id, wording and answer; None where there are none."""
-    if before is None or after is None:
-        return None
-    waiting = {one[:3]: one for one in after.found}
-    pairs = [(one, waiting[one[:3]]) for one in before.found if one[:3] in waiting]
-    if not pairs:
+    pairs = _pair(before, after)
+    if before is None or not pairs:
         return None
     change = changes(_mark([old for old, _ in pairs]), _mark([new for _, new in pairs]), seed=seed, draws=draws)[0]
     fallen = sorted(
@@ -147,6 +144,22 @@ def compare_guards(before: Guard | None, after: Guard | None, *, seed: int, draw
     )
     falls = [Fall(old.question, old.answer, math.exp(old.mean), math.exp(new.mean)) for old, new in fallen[:_FALLS]]
     return GuardChange(before.name, len(pairs), change, falls)
+
+
+def _pair(before: Guard | None, after: Guard | None) -> list[tuple[Found, Found]]:
+    if before is None or after is None:
+        return []
+    waiting = {one[:3]: one for one in after.found}
+    return [(one, waiting[one[:3]]) for one in before.found if one[:3] in waiting]
+
+
+def why_not_compared(before: Guard | None, after: Guard | None) -> str | None:
+    """Why two reports tell nothing of other abilities though one could; None where they do, or neither could."""
+    if (before is None and after is None) or _pair(before, after):
+        return None
+    if before is None or after is None:
+        return f"not measured (only the {'second' if before is None else 'first'} report has a guard)"
+    return f"not measured (the guards of the two reports, {before.name} and {after.name}, share no question)"
 
 
 def guard_change_to_json(found: GuardChange | None) -> dict[str, Any] | None:

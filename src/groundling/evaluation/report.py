@@ -74,6 +74,8 @@ class Report:
     detection: Detection | None = None  # None where no target is a box
     protocol: str | None = None  # a key of PROTOCOLS
     guard: Guard | None = None
+    options: Mapping[str, Any] | None = None  # how it was asked, beside the contract; None in reports of before
+    weights: str | None = None  # of the model, as `Grounder.weights` tells them from others
 
     @property
     def headline(self) -> Headline | None:
@@ -119,6 +121,8 @@ def build_report(
     name: str = "",
     protocol: str | None = None,
     guard: Guard | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: str | None = None,
     seed: int = 0,
 ) -> Report:
     """Measure predictions."""
@@ -138,6 +142,8 @@ def build_report(
         ),
         protocol=protocol,
         guard=guard,
+        options=options,
+        weights=weights,
     )
 
 
@@ -208,6 +214,8 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "records_sha256": report.records_sha256,
         "versions": report.versions,
         "guard": guard_to_json(report.guard),
+        "options": report.options,
+        "weights": report.weights,
     }
     return without_nan(value)
 
@@ -289,6 +297,8 @@ def read_report(folder: str | Path) -> Report:
             detection=detection_from_json(value["detection"]) if value.get("detection") else None,
             protocol=value["protocol"]["name"] if value.get("protocol") else None,
             guard=guard_from_json(value.get("guard")),
+            options=value.get("options"),
+            weights=value.get("weights"),
         )
     except (RecordError, KeyError, TypeError) as error:
         raise RecordError(f"{path}: not a report of groundling ({_reason(error)}); evaluate again") from None

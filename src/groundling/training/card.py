@@ -222,20 +222,19 @@ def _results(facts: CardFacts) -> Iterator[str]:
         return
     yield "### Before and after"
     yield f"Against the model that it was tuned from, on the same questions: {escape(comparison.verdict, 400)}."
-    yield change_table("metric", {name: change for name, change in comparison.metrics.items() if change.p == change.p})
-    if comparison.guard is None:
-        yield "Whether other abilities suffered was not measured."
-    else:
+    yield change_table("metric", comparison.shown)
+    if comparison.guard:
         yield from guard_to_markdown(comparison.guard, "###")
+    else:
+        yield f"Whether other abilities suffered was {comparison.no_guard or 'not measured'}."
 
 
 def _metric_table(report: Report) -> str:
     rows: list[list[str]] = []
-    for name, words in METRICS.items():
-        value, (low, high) = report.metrics[name], report.ci95[name]
-        if value == value:
-            interval = f"{show_share(low)} to {show_share(high)}" if low == low else ""
-            rows.append([f"{name} ({escape(words)})", show_share(value), interval])
+    for name in report.shown:
+        low, high = report.ci95[name]
+        interval = f"{show_share(low)} to {show_share(high)}" if low == low else ""
+        rows.append([f"{name} ({escape(METRICS[name])})", show_share(report.metrics[name]), interval])
     for name, values in report.scores.baselines.items():
         if values["acc@0.5"] == values["acc@0.5"]:
             rows.append([f"acc@0.5 of a {name} box, which sees nothing", show_share(values["acc@0.5"]), ""])

@@ -479,6 +479,8 @@ def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record], st
     if not test:
         log.info("no data.test: no report")
     else:
+        if PartialState().is_main_process:
+            (run / "report" / "report.json").unlink(missing_ok=True)  # of weights that it has gone on from
         report = _measure(load(str(run)), test, run / "report", settings, stop)
         for name in dict.fromkeys((settings.evaluate.metric, "parse_rate")):
             log.info("%s %.3f [%.3f, %.3f] on all test records", name, report.metrics[name], *report.ci95[name])
