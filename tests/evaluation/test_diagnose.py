@@ -140,10 +140,20 @@ def test_a_wrong_frame_is_told_with_its_size_and_what_it_costs(tmp_path: Path) -
         ([[0.76, 1.37]] * 3, "0.76 x 1.37 times as large as they should be"),
         ([[1.001, 1.0]] * 3, "not where they should be"),
         ([[1, 1], [2, 2], [3, 3]], "2.00 x 2.00 too large, 1.00 to 3.00 by picture"),
+        ([[1, 1], [1, 1], [3.57, 3.5]], "too large, 1.00 to 3.57 by picture"),
+        ([[1, 1], [1, 1], [0.25, 0.25]], "too small, 1.00 to 4.00 by picture"),
+        ([[0.9, 0.9], [0.9, 0.9], [3, 3]], "0.90 x 0.90 times as large as they should be, 0.90 to 3.00 by picture"),
     ],
 )
 def test_a_scale_is_told_as_it_is_seen(scales: list[list[float]], words: str) -> None:
     assert _scale_words(np.array(scales)) == words
+
+
+def test_a_wrong_frame_of_large_pictures_alone_is_told_by_them(tmp_path: Path) -> None:
+    answers = make(0, Kind(sizes=((640, 480), (500, 375), (480, 640), (4000, 3000))))
+    (fault,) = look_at(answers, text_rows(answers, resized(12_845_056)), tmp_path).faults
+    assert re.match(r"boxes are too large, 1\.00 to 3\.\d\d by picture \(", fault.message)
+    assert re.search(r"\(4\d{3}x\d{4} for record \d+, of 4000x3000; read as 1148x840\)", fault.message)
 
 
 # ---- silence ---------------------------------------------------------------------------------------------------

@@ -127,28 +127,37 @@ def _frame_words(sheet: Sheet, undo: Undo, count: str) -> str:
 def _scale_words(scales: np.ndarray) -> str:
     """How large boxes are for what they should be, from (N, 2) of each picture: its middle, and its range."""
     by_picture = (scales.std(axis=0) > _SPREAD * scales.max()).any()
-    (x, y), what = np.median(scales, axis=0), "times as large as they should be"
-    if not by_picture and max(abs(x - 1), abs(y - 1)) < _SPREAD / 2:
+    (x, y), what, slack = np.median(scales, axis=0), "times as large as they should be", _SPREAD / 2
+    is_usual = max(abs(x - 1), abs(y - 1)) < slack  # most pictures are right
+    if not by_picture and is_usual:
         return "not where they should be"
-    if max(x, y) <= 1:
+    farthest = scales.flat[_misfit(scales).argmax()]
+    if max(x, y) <= 1 + slack and farthest < 1:
         x, y, scales, what = 1 / x, 1 / y, 1 / scales, "too small"
-    elif min(x, y) >= 1:
+    elif min(x, y) >= 1 - slack and farthest > 1:
         what = "too large"
     spread = f", {scales.min():.2f} to {scales.max():.2f} by picture" if by_picture else ""
-    return f"{x:.2f} x {y:.2f} {what}{spread}"
+    return f"{what}{spread}" if is_usual else f"{x:.2f} x {y:.2f} {what}{spread}"
+
+
+def _misfit(scales: np.ndarray) -> np.ndarray:
+    """How far scales are from 1; twice as large is as far as half as large."""
+    return np.abs(np.log(scales))
 
 
 def _sizes(sheet: Sheet, undo: Undo) -> str:
-    """The frame and the one it was read in: of all pictures where they have one size, else of the first."""
+    """The frame and the one it was read in: of all pictures where they have one size, else of the farthest off."""
     if undo.grid.taken != "read":
         return ""
-    place = next((place for place, case in enumerate(sheet.cases) if case.is_raw == sheet.is_raw), 0)
-    sides = undo.grid.place(sheet).sides.round().astype(int)
+    sides = undo.grid.place(sheet).sides
+    is_usual = np.array([case.is_raw == sheet.is_raw for case in sheet.cases])
+    place = int(np.where(is_usual, _misfit(sides / sheet.reads).max(axis=1), -1.0).argmax())
+    width, height = sides[place].round().astype(int)
     case = sheet.cases[place]
     where = (
         "" if len({case.original for case in sheet.cases}) == 1 else f" for record {case.record.id}, of {case.original}"
     )
-    return f" ({sides[place, 0]}x{sides[place, 1]}{where}; read as {case.read})"
+    return f" ({width}x{height}{where}; read as {case.read})"
 
 
 # ---- how pictures are turned -----------------------------------------------------------------------------------
