@@ -81,7 +81,10 @@ MISTAKES: dict[str, tuple[list[str], Plant]] = {
     "boxes: thousandths": (["thousandths_as_pixels"], lambda a: box_rows(a, IN_THOUSANDTHS)),
     "boxes: never scaled back": (["wrong_frame"], lambda a: box_rows(a, IN_SEEN)),
     "boxes: too large": (["wrong_frame"], lambda a: box_rows(a, moved((1.47, 1.48), (0, 0)))),
-    "boxes: moved": (["wrong_frame"], lambda a: box_rows(a, moved((1, 1), (40, -30)))),
+    "moved": (["shifted"], lambda a: text_rows(a, lambda one: IN_SEEN(one) + 40)),
+    "moved and swapped": (["swapped_axes", "shifted"], lambda a: text_rows(a, swapped(lambda one: IN_SEEN(one) + 40))),
+    "boxes: scaled and moved": (["wrong_frame"], lambda a: box_rows(a, moved((1.3, 1.2), (40, -30)))),
+    "boxes: moved": (["shifted"], lambda a: box_rows(a, moved((1, 1), (40, -30)))),
     "boxes: swapped": (["swapped_axes"], lambda a: box_rows(a, swapped(IN_ORIGINAL))),
     "boxes: a quarter turn": (["turned"], lambda a: box_rows(a, turned(6))),
     "boxes: mirrored": (["turned"], lambda a: box_rows(a, turned(2))),
@@ -154,6 +157,50 @@ def test_a_wrong_frame_of_large_pictures_alone_is_told_by_them(tmp_path: Path) -
     (fault,) = look_at(answers, text_rows(answers, resized(12_845_056)), tmp_path).faults
     assert re.match(r"boxes are too large, 1\.00 to 3\.\d\d by picture \(", fault.message)
     assert re.search(r"\(4\d{3}x\d{4} for record \d+, of 4000x3000; read as 1148x840\)", fault.message)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (
+            lambda a: text_rows(a, lambda one: IN_SEEN(one) + [40, -30] * 2),
+            (40, "right", 30, "up", "units of the text"),
+        ),
+        (lambda a: box_rows(a, moved((1, 1), (-60, 40))), (60, "left", 40, "down", "original pixels")),
+        (
+            lambda a: box_rows(a, lambda one: IN_ORIGINAL(one) + [0.08 * side for side in one.original.size_wh] * 2),
+            (8, "right", 8, "down", "% of the picture"),
+        ),
+    ],
+)
+def test_a_shift_is_told_in_the_unit_that_it_is_the_same_in(
+    plant: Plant, words: tuple[Any, ...], tmp_path: Path
+) -> None:
+    answers = make(0)
+    (fault,) = look_at(answers, plant(answers), tmp_path).faults
+    told = re.match(r"boxes lie (\S+) to the (\w+) and (\S+) (\w+) of their targets, in (.*) \(\d+ of", fault.message)
+    assert fault.code == "shifted" and told
+    assert (told[2], told[4], told[5]) == (words[1], words[3], words[4])
+    assert (float(told[1]), float(told[3])) == pytest.approx((words[0], words[2]), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.9, "boxes shrink towards the middle of the picture by 10% ("),
+        (1.12, "boxes spread from the middle of the picture by 12% ("),
+    ],
+)
+@pytest.mark.parametrize("sizes", [SIZES, SIZES[:1]])
+def test_boxes_that_shrink_to_the_middle_are_a_habit(
+    share: float, words: str, sizes: tuple[tuple[int, int], ...], tmp_path: Path
+) -> None:
+    answers = make(1, Kind(misses=0.15, sizes=sizes))
+    shrunk = [replace(one, unit=(one.unit - 0.5) * share + 0.5) for one in answers]
+    for rows in (text_rows(shrunk, IN_SEEN), box_rows(shrunk, IN_ORIGINAL)):
+        (fault,) = look_at(answers, rows, tmp_path).faults
+        assert (fault.code, fault.level) == ("shrunk", "warning")
+        assert fault.message.startswith(words[:-5]) and fault.after and fault.after > 0.75
 
 
 # ---- silence ---------------------------------------------------------------------------------------------------
@@ -348,7 +395,7 @@ def test_a_thing_that_is_asked_for_is_taken_for_another_of_its_picture(tmp_path:
 
 def test_every_code_is_planted() -> None:
     named = {code for expected, _ in MISTAKES.values() for code in expected} | {code for code, _ in HABITS.values()}
-    elsewhere = {"pixels_as_thousandths", "at_chance", "too_few", "one_box", "invents"}
+    elsewhere = {"pixels_as_thousandths", "at_chance", "too_few", "one_box", "invents", "shrunk"}
     assert named | elsewhere == CODES.keys()
 
 

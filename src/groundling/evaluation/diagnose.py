@@ -15,7 +15,7 @@ from groundling.evaluation.metrics import SIZES
 from groundling.evaluation.offset import Offset, find_offset
 from groundling.evaluation.report import Report
 from groundling.evaluation.suspect import FEWEST, HIT, Evidence, Suspect, find_suspect, weigh, weigh_chance
-from groundling.evaluation.undo import ORDERS, Sheet, Undo, lay_out
+from groundling.evaluation.undo import ORDERS, Kind, Sheet, Undo, lay_out
 from groundling.geometry.frame import THOUSANDTHS
 
 _FEWEST_FOR_CHANCE = 20  # answers
@@ -97,8 +97,14 @@ def _parts(sheet: Sheet, undo: Undo, evidence: Evidence) -> Iterator[tuple[str, 
         yield "box_form", f"boxes are not corners {count}: they are {ORDERS[undo.order].words}"
     if undo.turn != 1:
         yield "turned", f"boxes lie on a picture turned otherwise {count}: {_turn_words(undo.turn)}"
-    if undo.grid.kind != "read" and undo.turn == 1:
+    if undo.grid.kind in _PLACED:
+        yield _PLACED[undo.grid.kind], f"boxes {_PLACED_WORDS[undo.grid.kind]}{undo.grid.words} {count}"
+    elif undo.grid.kind != "read" and undo.turn == 1:
         yield _frame_code(sheet, undo), _frame_words(sheet, undo, count)
+
+
+_PLACED: dict[Kind, str] = {"shifted": "shifted", "shrunk": "shrunk"}
+_PLACED_WORDS: dict[Kind, str] = {"shifted": "lie ", "shrunk": ""}
 
 
 def _rise(evidence: Evidence) -> str:

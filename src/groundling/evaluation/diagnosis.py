@@ -46,6 +46,11 @@ CODES: dict[str, Code] = {
         "boxes that are not left, top, right, bottom",
         "the training data hold another form: convert them again, or turn the answers into corners",
     ),
+    "shifted": Code(
+        "error",
+        "boxes that lie beside their targets, all as far to one side",
+        "look for a crop, a padding or a border that the model saw and that was not undone where boxes are read",
+    ),
     "turned": Code(
         "error",
         "boxes on the picture as it is stored, not as it is seen",
@@ -61,6 +66,12 @@ CODES: dict[str, Code] = {
         "boxes that lie beside their targets by about a pixel, all to one side",
         "round to nearest, never down, where boxes are written; pixels count from 0, and right and bottom are the "
         "first ones outside",
+    ),
+    "shrunk": Code(
+        "warning",
+        "boxes that shrink towards the middle of the picture, or spread from it",
+        "an unsure model draws to the middle: train longer; if it does not pass, look for a border that was added or "
+        "cut off on all sides",
     ),
     "confused_classes": Code(
         "warning",

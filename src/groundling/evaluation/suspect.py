@@ -14,12 +14,15 @@ import numpy as np
 from scipy.stats import binom
 
 from groundling.evaluation.undo import (
+    FITTED,
     ORDERS,
     Sheet,
     Undo,
     fit_budgets,
     fit_line,
     fit_rules,
+    fit_shifts,
+    fit_shrunk,
     known_grids,
     lined,
     shuffled,
@@ -93,7 +96,7 @@ def find_suspect(sheet: Sheet, *, seed: int = 0) -> Suspect | None:
     if best.is_nothing:
         return None
     evidence = weigh(sheet, Undo(), best)
-    return Suspect(best, evidence) if evidence.is_clear(is_fitted=best.grid.kind == "fitted") else None
+    return Suspect(best, evidence) if evidence.is_clear(is_fitted=best.grid.kind in FITTED) else None
 
 
 def _listed(sheet: Sheet) -> Iterator[Undo]:
@@ -106,6 +109,8 @@ def _fitted(sheet: Sheet, orders: Sequence[str], seed: int) -> Iterator[Undo]:
     for order in orders:
         yield from fit_rules(sheet, order, seed)
         yield from fit_budgets(sheet, order)
+        yield from fit_shifts(sheet, order, seed)
+        yield fit_shrunk(sheet, order)
         for in_pixels in (False, True):
             line = fit_line(sheet, order, seed, in_pixels=in_pixels)
             if line is not None:
