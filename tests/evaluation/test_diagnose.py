@@ -327,6 +327,16 @@ def forks_for_spoons(answers: list[Answered]) -> Rows:
     return rows
 
 
+def relabelled(answers: list[Answered], change: Callable[[str, int], str]) -> Rows:
+    return [
+        row | {"text": write(IN_SEEN(one), [change(label, number) for label in one.labels])}
+        for number, (row, one) in enumerate(zip(text_rows(answers, IN_SEEN), answers, strict=True))
+    ]
+
+
+COLOURS = ("red", "blue", "green", "black", "white", "tan")
+
+
 def drop_rows(answers: list[Answered]) -> Rows:
     rows = text_rows(answers, IN_SEEN)
     return [row | {"id": f"x{row['id']}"} if place < 20 else row for place, row in enumerate(rows)]
@@ -341,6 +351,8 @@ HABITS: dict[str, tuple[str, Plant]] = {
     "beyond the picture": ("outside", beyond),
     "one place": ("same_answer", one_place),
     "forks called plates": ("confused_classes", forks_for_spoons),
+    "plurals": ("other_labels", lambda a: relabelled(a, lambda label, number: label.upper() + "S")),
+    "colours too": ("other_labels", lambda a: relabelled(a, lambda label, number: f"{COLOURS[number % 6]} {label}")),
     "ids of other records": ("unpaired", drop_rows),
 }
 
@@ -352,6 +364,19 @@ def test_a_habit_is_named_by_its_code_alone(habit: str, tmp_path: Path) -> None:
     found = look_at(answers, plant(answers), tmp_path)
     assert codes(found) == [code]
     assert found.faults[0].count >= 15
+
+
+def test_labels_that_repeat_the_question_or_are_few_are_no_fault(tmp_path: Path) -> None:
+    answers = make(0)
+    asked = [
+        row | {"text": write(IN_SEEN(one), [one.record.question])}
+        for row, one in zip(text_rows(answers, IN_SEEN), answers, strict=True)
+    ]
+    assert codes(look_at(answers, asked, tmp_path)) == []
+    rows = relabelled(answers, lambda label, number: f"{COLOURS[number % 6]} {label}" if number % 2 else label)
+    assert "other_labels" not in codes(look_at(answers, rows, tmp_path))
+    (fault,) = look_at(answers, relabelled(answers, lambda label, number: f"white {label}"), tmp_path).faults
+    assert re.match(r"(\d+) of \1 labels of boxes that are right .* \(as 'white \w+' for '\w+', ", fault.message)
 
 
 def test_one_box_where_there_are_several(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from groundling.data.record import Record, read_records
 from groundling.evaluation.cases import Case, Cases, cases_of, read_cases
 from groundling.evaluation.diagnosis import Diagnosis, Fault, fault_of, sort_faults
-from groundling.evaluation.habits import find_confusions, find_count_faults, find_same_answer, find_text_faults
+from groundling.evaluation.habits import find_count_faults, find_label_faults, find_same_answer, find_text_faults
 from groundling.evaluation.metrics import SIZES
 from groundling.evaluation.offset import Offset, find_offset
 from groundling.evaluation.report import Report
@@ -63,7 +63,7 @@ def examine(found: Cases) -> Diagnosis:
         *_offset_fault(sheet, undo),
         *find_text_faults(cases, has_suspect=suspect is not None or turned is not None),
         *find_count_faults(cases),
-        *find_confusions(sheet, placed),
+        *find_label_faults(sheet, placed),
     ]
     if not suspect and not turned and not same:
         faults += _chance_faults(sheet)

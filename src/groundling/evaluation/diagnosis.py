@@ -73,6 +73,11 @@ CODES: dict[str, Code] = {
         "an unsure model draws to the middle: train longer; if it does not pass, look for a border that was added or "
         "cut off on all sides",
     ),
+    "other_labels": Code(
+        "warning",
+        "answered labels that are not those of the records",
+        "scores by class count only the very same words: rename one side, or train on the records' own names",
+    ),
     "confused_classes": Code(
         "warning",
         "one class taken for another",

@@ -35,6 +35,7 @@ _MOST_COMPARED = 400  # boxes, each with each
 _MODE = 0.5  # of the answers, at that one place
 _CONFUSED = 0.2  # of a class's boxes, taken for one other
 _BY_CHANCE = 1e-4
+_NEARLY_ALL = 0.8  # of the labels that can be told
 
 _UNIT = Frame(1, 1)
 _BETTER_NAMED = ("truncated", "outside")  # flaws that are faults of their own
@@ -201,17 +202,40 @@ class _Taken(NamedTuple):
     named: str
 
 
-def find_confusions(sheet: Sheet, placed: np.ndarray) -> Iterator[Fault]:
-    """Each class that is often taken for one other: by the label of a box that is right, or by what a box lies on."""
-    taken: Counter[_Taken] = Counter()
-    met: Counter[str] = Counter()
+def find_label_faults(sheet: Sheet, placed: np.ndarray) -> Iterator[Fault]:
+    """Labels that the records do not know; else each class that is often taken for one other.
+
+    A class is told by the label of a box that is right, or by what a box lies on.
+    """
     others = _targets_by_picture(sheet)
     starts = np.searchsorted(sheet.owner, np.arange(len(sheet) + 1))
+    named: list[_Taken] = []
+    asked: list[_Taken] = []
     for place, case in enumerate(sheet.cases):
         boxes = Boxes(placed[starts[place] : starts[place + 1]], _UNIT)
-        for pair in [*_named(case, boxes), *_asked(case, boxes, others)]:
-            met[pair.true] += 1
-            taken[pair] += pair.true != pair.named
+        named += _named(case, boxes)
+        asked += _asked(case, boxes, others)
+    fault = _find_other_labels(sheet, named)
+    if fault is not None:
+        yield fault
+    yield from _find_confusions(asked if fault else [*named, *asked])
+
+
+def _find_other_labels(sheet: Sheet, named: Sequence[_Taken]) -> Fault | None:
+    """Whether nearly all labels of right boxes are neither one of the records' nor a question itself."""
+    known = {_fold(label) for case in sheet.cases for label in [*case.true_labels, case.record.question]}
+    foreign = Counter(pair for pair in named if pair.named not in known)
+    count = sum(foreign.values())
+    if count < FEWEST or count < _NEARLY_ALL * len(named):
+        return None
+    examples = ", ".join(f"{named!r} for {true!r}" for (true, named), _ in foreign.most_common(3))
+    message = f"{count} of {len(named)} labels of boxes that are right are none of the records' own (as {examples})"
+    return fault_of("other_labels", message, count, len(named))
+
+
+def _find_confusions(pairs: Sequence[_Taken]) -> Iterator[Fault]:
+    met = Counter(pair.true for pair in pairs)
+    taken = Counter(pair for pair in pairs if pair.true != pair.named)
     errors, total = sum(taken.values()), sum(met.values())
     for pair, count in taken.most_common():
         by_chance = errors / max(total, 1) / max(len(met) - 1, 1)
