@@ -292,6 +292,16 @@ def say_twice(text: str) -> str:
     return f"[{text[1:-1]}, {text[1:-1]}]"
 
 
+def again(answers: list[Answered], share: float) -> Rows:
+    """Each box a second time, wider by a share (or narrower), as a model that is not quite sure says it."""
+    rows = box_rows(answers, IN_ORIGINAL)
+    for row in rows:
+        row["boxes"] += [
+            [left, top, right + share * (right - left), bottom] for left, top, right, bottom in row["boxes"]
+        ]
+    return rows
+
+
 def beyond(answers: list[Answered]) -> Rows:
     rows = box_rows(answers, IN_ORIGINAL)
     for row in rows[:20]:
@@ -345,6 +355,7 @@ def drop_rows(answers: list[Answered]) -> Rows:
 HABITS: dict[str, tuple[str, Plant]] = {
     "a loop to the cut": ("loop", lambda a: plant_text(a, 0.1, repeated)),
     "every box twice": ("duplicates", lambda a: plant_text(a, 0.2, say_twice)),
+    "every box again, a little wider": ("duplicates", lambda a: again(a, 0.12)),
     "cut short": ("truncated", lambda a: plant_text(a, 0.1, lambda text: text[:-8])),
     "words": ("unreadable", lambda a: plant_text(a, 0.1, lambda text: "I cannot see that.")),
     "nothing": ("says_none", lambda a: plant_text(a, 0.5, lambda text: "[]")),
@@ -364,6 +375,20 @@ def test_a_habit_is_named_by_its_code_alone(habit: str, tmp_path: Path) -> None:
     found = look_at(answers, plant(answers), tmp_path)
     assert codes(found) == [code]
     assert found.faults[0].count >= 15
+
+
+def test_boxes_of_targets_that_lie_on_each_other_are_no_copies(tmp_path: Path) -> None:
+    """Two targets of one label, the second a quarter narrower: their answers overlap by 0.75."""
+    answers = make(0, Kind(misses=0))
+    crowded: list[Answered] = []
+    for one in answers:
+        (target,) = one.record.targets
+        left, top, right, bottom = target.box or (0, 0, 0, 0)
+        narrow = replace(target, box=(left, top, right - (right - left) / 4, bottom))
+        crowded.append(replace(one, record=replace(one.record, targets=(target, narrow))))
+    assert codes(look_at(crowded, again(answers, -0.25), tmp_path)) == []
+    assert codes(look_at(answers, again(answers, -0.25), tmp_path)) == ["duplicates"]
+    assert codes(look_at(answers, again(answers, -0.4), tmp_path)) == []
 
 
 def test_labels_that_repeat_the_question_or_are_few_are_no_fault(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from groundling.geometry.frame import Frame
 _SHARE = 0.03  # of the answers: a habit, not a slip
 _LEAST = 3  # answers, likewise
 _SAME_BOX = 0.9  # IoU of two boxes that are one
+_COPY = 0.7  # IoU of two boxes of one answer for one thing; as far apart as a trained model's noise puts them
+_NEAR = 0.5  # IoU of two targets whose boxes noise may bring to that
 
 _OFTEN_NONE = 0.2  # of the questions about something
 _OFTEN_INVENTED = 0.5  # of the questions about nothing
@@ -60,7 +62,7 @@ def find_text_faults(cases: Sequence[Case], *, has_suspect: bool) -> Iterator[Fa
     if _is_habit(copies, cases):
         number, boxes = sum(count_copies(case) for case in copies), sum(len(case.numbers) for case in cases)
         message = (
-            f"{number} of {boxes} boxes overlap another of their own answer by {_SAME_BOX:g} or more, "
+            f"{number} of {boxes} boxes overlap another of their own answer by {_COPY:g} or more, "
             f"in {_share(copies, cases)}{_examples(copies)}"
         )
         yield fault_of("duplicates", message, len(copies), len(cases))
@@ -129,17 +131,19 @@ def _ends_in_repeats(text: str) -> bool:
 
 
 def count_copies(case: Case) -> int:
-    """Boxes that are one with an earlier one of the same label, beyond what the targets themselves repeat."""
-    found = _copies(Boxes(case.numbers, case.read), case.labels)
-    return max(found - _copies(case.truth, case.true_labels), 0) if found else 0
-
-
-def _copies(boxes: Boxes, labels: Sequence[str | None]) -> int:
-    boxes, labels = boxes[:_MOST_COMPARED], labels[:_MOST_COMPARED]
+    """Boxes that lie on an earlier one of the same label, beyond those of targets that lie on each other."""
+    boxes, labels = Boxes(case.numbers, case.read)[:_MOST_COMPARED], case.labels[:_MOST_COMPARED]
     if len(boxes) < 2:
         return 0
     same = np.array([[_fold(one) == _fold(other) for other in labels] for one in labels])
-    return int((np.tril((iou(boxes, boxes) >= _SAME_BOX) & same, -1)).any(axis=1).sum())
+    found = _count_later((iou(boxes, boxes) >= _COPY) & same)
+    truth = case.truth[:_MOST_COMPARED]
+    return max(found - _count_later(iou(truth, truth) >= _NEAR), 0) if found else 0
+
+
+def _count_later(alike: np.ndarray) -> int:
+    """Of (B, B) marks, the boxes that are like an earlier one."""
+    return int(np.tril(alike, -1).any(axis=1).sum())
 
 
 def _fold(label: str | None) -> str:
