@@ -20,6 +20,7 @@ from made_answers import (
     SIZES,
     Answered,
     Kind,
+    Numbers,
     as_middle,
     as_xywh,
     box_rows,
@@ -203,6 +204,45 @@ def test_boxes_that_shrink_to_the_middle_are_a_habit(
         assert fault.message.startswith(words[:-5]) and fault.after and fault.after > 0.75
 
 
+def in_part(share: float, change: Numbers) -> Plant:
+    def plant(answers: list[Answered]) -> Rows:
+        rows, others = text_rows(answers, IN_SEEN), text_rows(answers, change)
+        return [
+            other if number % 10 < 10 * share else row
+            for number, (row, other) in enumerate(zip(rows, others, strict=True))
+        ]
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("code", "plant"),
+    [
+        ("thousandths_as_pixels", in_part(0.5, IN_THOUSANDTHS)),
+        ("swapped_axes", in_part(0.3, swapped(IN_SEEN))),
+        ("box_form", in_part(0.4, as_xywh(IN_SEEN))),
+    ],
+)
+def test_a_mistake_of_a_part_of_the_answers_is_named_as_that(code: str, plant: Plant, tmp_path: Path) -> None:
+    answers = make(2, Kind(misses=0.15))
+    (fault,) = look_at(answers, plant(answers), tmp_path).faults
+    assert (fault.code, fault.level) == (code, "error")
+    assert re.match(
+        rf"in a part of the answers, of those {fault.of} that miss: .* \({fault.count} of {fault.of} ", fault.message
+    )
+    assert fault.of < 180 and fault.count > 40
+
+
+def test_an_offset_is_told_with_its_side(tmp_path: Path) -> None:
+    answers = make(3, Kind(noise=0.01))
+    for shift, words in (
+        (-0.5, r"boxes lie 0\.\d\d \[0\.\S+, 0\.\d\d\] to the left and 0\.\d\d \[\S+ \S+\] up of"),
+        (1, r".* to the right and .* down of"),
+    ):
+        (fault,) = look_at(answers, text_rows(answers, lambda one, shift=shift: IN_SEEN(one) + shift), tmp_path).faults
+        assert fault.code == "offset" and re.match(words, fault.message)
+
+
 # ---- silence ---------------------------------------------------------------------------------------------------
 
 HEALTHY = {
@@ -347,9 +387,9 @@ def relabelled(answers: list[Answered], change: Callable[[str, int], str]) -> Ro
 COLOURS = ("red", "blue", "green", "black", "white", "tan")
 
 
-def drop_rows(answers: list[Answered]) -> Rows:
+def drop_rows(answers: list[Answered], count: int = 20) -> Rows:
     rows = text_rows(answers, IN_SEEN)
-    return [row | {"id": f"x{row['id']}"} if place < 20 else row for place, row in enumerate(rows)]
+    return [row | {"id": f"x{row['id']}"} if place < count else row for place, row in enumerate(rows)]
 
 
 HABITS: dict[str, tuple[str, Plant]] = {
@@ -364,6 +404,7 @@ HABITS: dict[str, tuple[str, Plant]] = {
     "forks called plates": ("confused_classes", forks_for_spoons),
     "plurals": ("other_labels", lambda a: relabelled(a, lambda label, number: label.upper() + "S")),
     "colours too": ("other_labels", lambda a: relabelled(a, lambda label, number: f"{COLOURS[number % 6]} {label}")),
+    "mostly ids of other records": ("set_aside", lambda a: drop_rows(a, 200)),
     "ids of other records": ("unpaired", drop_rows),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from groundling.evaluation.habits import find_count_faults, find_label_faults, f
 from groundling.evaluation.metrics import SIZES
 from groundling.evaluation.offset import Offset, find_offset
 from groundling.evaluation.report import Report
-from groundling.evaluation.suspect import FEWEST, HIT, Evidence, Suspect, find_suspect, weigh, weigh_chance
+from groundling.evaluation.suspect import FEWEST, HIT, Evidence, Suspect, find_part, find_suspect, weigh, weigh_chance
 from groundling.evaluation.undo import ORDERS, Kind, Sheet, Undo, lay_out
 from groundling.geometry.frame import THOUSANDTHS
 
@@ -53,6 +54,7 @@ def examine(found: Cases) -> Diagnosis:
     suspect = None if same else find_suspect(sheet)
     undo = suspect.undo if suspect else Undo()
     turned = None if same else _find_own_turn(sheet, undo)
+    part = None if same or suspect or turned else find_part(sheet)
     undo = turned.undo if turned else undo
     placed = undo.place(sheet)
     faults = [
@@ -60,12 +62,13 @@ def examine(found: Cases) -> Diagnosis:
         *([same] if same else []),
         *(_tell(sheet, suspect) if suspect else []),
         *([_tell_own_turn(turned, sheet)] if turned else []),
+        *(_tell_part(*part) if part else []),
         *_offset_fault(sheet, undo),
-        *find_text_faults(cases, has_suspect=suspect is not None or turned is not None),
+        *find_text_faults(cases, has_suspect=bool(suspect or turned or part)),
         *find_count_faults(cases),
         *find_label_faults(sheet, placed),
     ]
-    if not suspect and not turned and not same:
+    if not suspect and not turned and not same and not part:
         faults += _chance_faults(sheet)
     if len(sheet) < FEWEST:
         faults.append(fault_of("too_few", _few(sheet), len(sheet), len(cases)))
@@ -87,6 +90,12 @@ def _tell(sheet: Sheet, suspect: Suspect) -> Iterator[Fault]:
     for code, words in parts:
         message = words + "." + together + _rise(evidence)
         yield fault_of(code, message, evidence.explained, evidence.n, before=evidence.before, after=evidence.after)
+
+
+def _tell_part(missing: Sheet, suspect: Suspect) -> Iterator[Fault]:
+    """The same of the answers that miss, which a mistake of a part of all answers explains."""
+    for fault in _tell(missing, suspect):
+        yield replace(fault, message=f"in a part of the answers, of those {len(missing)} that miss: {fault.message}")
 
 
 def _parts(sheet: Sheet, undo: Undo, evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -214,8 +223,9 @@ def _offset_fault(sheet: Sheet, undo: Undo) -> Iterator[Fault]:
 
 def _offset_words(offset: Offset) -> str:
     what = "right and bottom of boxes" if offset.is_short else "boxes"
+    x, y = ("left", "up") if offset.x.value < 0 else ("right", "down")  # both have one sign
     return (
-        f"{what} lie {offset.x} to the right and {offset.y} down of their targets, in {offset.unit} (95 % intervals; "
+        f"{what} lie {offset.x} to the {x} and {offset.y} {y} of their targets, in {offset.unit} (95 % intervals; "
         f"{offset.boxes} boxes that are right)"
     )
 
@@ -238,7 +248,8 @@ def _pairing_faults(found: Cases) -> Iterator[Fault]:
         message = (
             f"{len(found.rejected)} of {rows} rows are set aside{first}; {found.unanswered} records are unanswered"
         )
-        yield fault_of("unpaired", message, lost, rows + found.unanswered)
+        code = "set_aside" if len(found.rejected) > rows / 2 else "unpaired"
+        yield fault_of(code, message, lost, rows + found.unanswered)
 
 
 def _standing(cases: Sequence[Case], sheet: Sheet, undo: Undo) -> str:

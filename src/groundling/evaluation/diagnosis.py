@@ -1,7 +1,7 @@
 """What a diagnosis can name: every code in one table, and a diagnosis as it is told and written.
 
-Errors are mistakes around a model: its boxes are worth more than they score. Warnings are habits of the model, or of
-its records. One fault as `--json` prints it (made by hand):
+Errors are mistakes around a model: its boxes are worth more than they score, or most could not be scored. Warnings are
+habits of the model, or of its records. One fault as `--json` prints it (made by hand):
 
     {"code": "wrong_frame", "level": "error", "message": "boxes are 1.47 x 1.50 too large (212 of 240 answers): ...",
      "count": 212, "of": 240, "before": 0.03, "after": 0.88, "cure": "..."}
@@ -60,6 +60,11 @@ CODES: dict[str, Code] = {
         "error",
         "one and the same box whatever was asked",
         "the model does not look: check that pictures reach it, train longer, or with a smaller learning rate",
+    ),
+    "set_aside": Code(
+        "error",
+        "answers most of which are to no record",
+        "give the very record file that the questions came from; what is told of the others may not hold for all",
     ),
     "offset": Code(
         "warning",
