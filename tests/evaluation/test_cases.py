@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,54 @@ def test_a_text_that_nothing_explains_is_refused(tmp_path: Path) -> None:
 def test_rows_without_an_id_pair_by_line_and_a_list_is_read_too(tmp_path: Path) -> None:
     listed = json.dumps([{"boxes": [[1, 2, 3, 4]]}, {"boxes": []}])
     assert [case.record.id for case in read(tmp_path, listed).cases] == ["1", "2"]
+
+
+PICTURED = [
+    Record(question, Path(folder) / name, (Target(box=(1, 2, 3, 4)),), number, 200, 100)
+    for question, folder, name, number in (
+        ("the mug", "a", "0.png", "s0"),
+        ("the cup", "a", "0.png", "s1"),
+        ("the mug", "a", "1.png", "s2"),
+        ("the mug", "b", "1.png", "s3"),
+        ("the mug", "b", "2.png", "s4"),
+        ("the mug", "b", "2.png", "s5"),
+    )
+]
+
+
+def pair(folder: Path, *rows: tuple[str, str | None], records: list[Record] = PICTURED) -> Cases:
+    """Answers as `predict --json` lists them: with a picture and mostly a question, without an id."""
+    values = [{"image": image, "question": question, "boxes": [[1, 2, 3, 4]]} for image, question in rows]
+    (folder / "answers.json").write_text(json.dumps(values), encoding="utf-8")
+    return read_cases(folder / "answers.json", records)
+
+
+def test_rows_without_an_id_pair_by_picture_and_question(tmp_path: Path) -> None:
+    rows = [("b/1.png", "the mug"), ("2.png", "the mug"), ("c/0.png", "the cup"), ("2.png", "the mug")]
+    found = pair(tmp_path, *rows)
+    assert [case.record.id for case in found.cases] == ["s3", "s4", "s1", "s5"]
+    assert not found.rejected and found.unanswered == 2
+
+
+def test_a_picture_is_looked_for_beside_the_answers_too(tmp_path: Path) -> None:
+    records = [replace(each, image=tmp_path / str(each.image)) for each in PICTURED]
+    assert [case.record.id for case in pair(tmp_path, ("b/1.png", "the mug"), records=records).cases] == ["s3"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (("7.png", "the mug"), "no record left of a picture '7.png' that asks 'the mug'; give rows the 'id'"),
+        (("a/0.png", "the dog"), "no record left of a picture 'a/0.png' that asks 'the dog'"),
+        (("1.png", "the mug"), "2 records may be that of picture '1.png' that asks 'the mug'; give rows the 'id'"),
+        (("a/0.png", None), "2 records may be that of picture 'a/0.png'; give rows the 'id'"),
+    ],
+)
+def test_a_row_whose_picture_does_not_tell_its_record_is_set_aside(
+    row: tuple[str, str | None], reason: str, tmp_path: Path
+) -> None:
+    (rejected,) = pair(tmp_path, ("2.png", "the mug"), row).rejected
+    assert rejected.line == 2 and reason in rejected.reason
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from made_answers import (
     SIZES,
     Answered,
     Kind,
+    Numbers,
     as_middle,
     as_xywh,
     box_rows,
@@ -81,7 +82,10 @@ MISTAKES: dict[str, tuple[list[str], Plant]] = {
     "boxes: thousandths": (["thousandths_as_pixels"], lambda a: box_rows(a, IN_THOUSANDTHS)),
     "boxes: never scaled back": (["wrong_frame"], lambda a: box_rows(a, IN_SEEN)),
     "boxes: too large": (["wrong_frame"], lambda a: box_rows(a, moved((1.47, 1.48), (0, 0)))),
-    "boxes: moved": (["wrong_frame"], lambda a: box_rows(a, moved((1, 1), (40, -30)))),
+    "moved": (["shifted"], lambda a: text_rows(a, lambda one: IN_SEEN(one) + 40)),
+    "moved and swapped": (["swapped_axes", "shifted"], lambda a: text_rows(a, swapped(lambda one: IN_SEEN(one) + 40))),
+    "boxes: scaled and moved": (["wrong_frame"], lambda a: box_rows(a, moved((1.3, 1.2), (40, -30)))),
+    "boxes: moved": (["shifted"], lambda a: box_rows(a, moved((1, 1), (40, -30)))),
     "boxes: swapped": (["swapped_axes"], lambda a: box_rows(a, swapped(IN_ORIGINAL))),
     "boxes: a quarter turn": (["turned"], lambda a: box_rows(a, turned(6))),
     "boxes: mirrored": (["turned"], lambda a: box_rows(a, turned(2))),
@@ -140,10 +144,103 @@ def test_a_wrong_frame_is_told_with_its_size_and_what_it_costs(tmp_path: Path) -
         ([[0.76, 1.37]] * 3, "0.76 x 1.37 times as large as they should be"),
         ([[1.001, 1.0]] * 3, "not where they should be"),
         ([[1, 1], [2, 2], [3, 3]], "2.00 x 2.00 too large, 1.00 to 3.00 by picture"),
+        ([[1, 1], [1, 1], [3.57, 3.5]], "too large, 1.00 to 3.57 by picture"),
+        ([[1, 1], [1, 1], [0.25, 0.25]], "too small, 1.00 to 4.00 by picture"),
+        ([[0.9, 0.9], [0.9, 0.9], [3, 3]], "0.90 x 0.90 times as large as they should be, 0.90 to 3.00 by picture"),
     ],
 )
 def test_a_scale_is_told_as_it_is_seen(scales: list[list[float]], words: str) -> None:
     assert _scale_words(np.array(scales)) == words
+
+
+def test_a_wrong_frame_of_large_pictures_alone_is_told_by_them(tmp_path: Path) -> None:
+    answers = make(0, Kind(sizes=((640, 480), (500, 375), (480, 640), (4000, 3000))))
+    (fault,) = look_at(answers, text_rows(answers, resized(12_845_056)), tmp_path).faults
+    assert re.match(r"boxes are too large, 1\.00 to 3\.\d\d by picture \(", fault.message)
+    assert re.search(r"\(4\d{3}x\d{4} for record \d+, of 4000x3000; read as 1148x840\)", fault.message)
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (
+            lambda a: text_rows(a, lambda one: IN_SEEN(one) + [40, -30] * 2),
+            (40, "right", 30, "up", "units of the text"),
+        ),
+        (lambda a: box_rows(a, moved((1, 1), (-60, 40))), (60, "left", 40, "down", "original pixels")),
+        (
+            lambda a: box_rows(a, lambda one: IN_ORIGINAL(one) + [0.08 * side for side in one.original.size_wh] * 2),
+            (8, "right", 8, "down", "% of the picture"),
+        ),
+    ],
+)
+def test_a_shift_is_told_in_the_unit_that_it_is_the_same_in(
+    plant: Plant, words: tuple[Any, ...], tmp_path: Path
+) -> None:
+    answers = make(0)
+    (fault,) = look_at(answers, plant(answers), tmp_path).faults
+    told = re.match(r"boxes lie (\S+) to the (\w+) and (\S+) (\w+) of their targets, in (.*) \(\d+ of", fault.message)
+    assert fault.code == "shifted" and told
+    assert (told[2], told[4], told[5]) == (words[1], words[3], words[4])
+    assert (float(told[1]), float(told[3])) == pytest.approx((words[0], words[2]), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.9, "boxes shrink towards the middle of the picture by 10% ("),
+        (1.12, "boxes spread from the middle of the picture by 12% ("),
+    ],
+)
+@pytest.mark.parametrize("sizes", [SIZES, SIZES[:1]])
+def test_boxes_that_shrink_to_the_middle_are_a_habit(
+    share: float, words: str, sizes: tuple[tuple[int, int], ...], tmp_path: Path
+) -> None:
+    answers = make(1, Kind(misses=0.15, sizes=sizes))
+    shrunk = [replace(one, unit=(one.unit - 0.5) * share + 0.5) for one in answers]
+    for rows in (text_rows(shrunk, IN_SEEN), box_rows(shrunk, IN_ORIGINAL)):
+        (fault,) = look_at(answers, rows, tmp_path).faults
+        assert (fault.code, fault.level) == ("shrunk", "warning")
+        assert fault.message.startswith(words[:-5]) and fault.after and fault.after > 0.75
+
+
+def in_part(share: float, change: Numbers) -> Plant:
+    def plant(answers: list[Answered]) -> Rows:
+        rows, others = text_rows(answers, IN_SEEN), text_rows(answers, change)
+        return [
+            other if number % 10 < 10 * share else row
+            for number, (row, other) in enumerate(zip(rows, others, strict=True))
+        ]
+
+    return plant
+
+
+@pytest.mark.parametrize(
+    ("code", "plant"),
+    [
+        ("thousandths_as_pixels", in_part(0.5, IN_THOUSANDTHS)),
+        ("swapped_axes", in_part(0.3, swapped(IN_SEEN))),
+        ("box_form", in_part(0.4, as_xywh(IN_SEEN))),
+    ],
+)
+def test_a_mistake_of_a_part_of_the_answers_is_named_as_that(code: str, plant: Plant, tmp_path: Path) -> None:
+    answers = make(2, Kind(misses=0.15))
+    (fault,) = look_at(answers, plant(answers), tmp_path).faults
+    assert (fault.code, fault.level) == (code, "error")
+    assert re.match(
+        rf"in a part of the answers, of those {fault.of} that miss: .* \({fault.count} of {fault.of} ", fault.message
+    )
+    assert fault.of < 180 and fault.count > 40
+
+
+def test_an_offset_is_told_with_its_side(tmp_path: Path) -> None:
+    answers = make(3, Kind(noise=0.01))
+    for shift, words in (
+        (-0.5, r"boxes lie 0\.\d\d \[0\.\S+, 0\.\d\d\] to the left and 0\.\d\d \[\S+ \S+\] up of"),
+        (1, r".* to the right and .* down of"),
+    ):
+        (fault,) = look_at(answers, text_rows(answers, lambda one, shift=shift: IN_SEEN(one) + shift), tmp_path).faults
+        assert fault.code == "offset" and re.match(words, fault.message)
 
 
 # ---- silence ---------------------------------------------------------------------------------------------------
@@ -235,6 +332,16 @@ def say_twice(text: str) -> str:
     return f"[{text[1:-1]}, {text[1:-1]}]"
 
 
+def again(answers: list[Answered], share: float) -> Rows:
+    """Each box a second time, wider by a share (or narrower), as a model that is not quite sure says it."""
+    rows = box_rows(answers, IN_ORIGINAL)
+    for row in rows:
+        row["boxes"] += [
+            [left, top, right + share * (right - left), bottom] for left, top, right, bottom in row["boxes"]
+        ]
+    return rows
+
+
 def beyond(answers: list[Answered]) -> Rows:
     rows = box_rows(answers, IN_ORIGINAL)
     for row in rows[:20]:
@@ -270,20 +377,34 @@ def forks_for_spoons(answers: list[Answered]) -> Rows:
     return rows
 
 
-def drop_rows(answers: list[Answered]) -> Rows:
+def relabelled(answers: list[Answered], change: Callable[[str, int], str]) -> Rows:
+    return [
+        row | {"text": write(IN_SEEN(one), [change(label, number) for label in one.labels])}
+        for number, (row, one) in enumerate(zip(text_rows(answers, IN_SEEN), answers, strict=True))
+    ]
+
+
+COLOURS = ("red", "blue", "green", "black", "white", "tan")
+
+
+def drop_rows(answers: list[Answered], count: int = 20) -> Rows:
     rows = text_rows(answers, IN_SEEN)
-    return [row | {"id": f"x{row['id']}"} if place < 20 else row for place, row in enumerate(rows)]
+    return [row | {"id": f"x{row['id']}"} if place < count else row for place, row in enumerate(rows)]
 
 
 HABITS: dict[str, tuple[str, Plant]] = {
     "a loop to the cut": ("loop", lambda a: plant_text(a, 0.1, repeated)),
     "every box twice": ("duplicates", lambda a: plant_text(a, 0.2, say_twice)),
+    "every box again, a little wider": ("duplicates", lambda a: again(a, 0.12)),
     "cut short": ("truncated", lambda a: plant_text(a, 0.1, lambda text: text[:-8])),
     "words": ("unreadable", lambda a: plant_text(a, 0.1, lambda text: "I cannot see that.")),
     "nothing": ("says_none", lambda a: plant_text(a, 0.5, lambda text: "[]")),
     "beyond the picture": ("outside", beyond),
     "one place": ("same_answer", one_place),
     "forks called plates": ("confused_classes", forks_for_spoons),
+    "plurals": ("other_labels", lambda a: relabelled(a, lambda label, number: label.upper() + "S")),
+    "colours too": ("other_labels", lambda a: relabelled(a, lambda label, number: f"{COLOURS[number % 6]} {label}")),
+    "mostly ids of other records": ("set_aside", lambda a: drop_rows(a, 200)),
     "ids of other records": ("unpaired", drop_rows),
 }
 
@@ -295,6 +416,33 @@ def test_a_habit_is_named_by_its_code_alone(habit: str, tmp_path: Path) -> None:
     found = look_at(answers, plant(answers), tmp_path)
     assert codes(found) == [code]
     assert found.faults[0].count >= 15
+
+
+def test_boxes_of_targets_that_lie_on_each_other_are_no_copies(tmp_path: Path) -> None:
+    """Two targets of one label, the second a quarter narrower: their answers overlap by 0.75."""
+    answers = make(0, Kind(misses=0))
+    crowded: list[Answered] = []
+    for one in answers:
+        (target,) = one.record.targets
+        left, top, right, bottom = target.box or (0, 0, 0, 0)
+        narrow = replace(target, box=(left, top, right - (right - left) / 4, bottom))
+        crowded.append(replace(one, record=replace(one.record, targets=(target, narrow))))
+    assert codes(look_at(crowded, again(answers, -0.25), tmp_path)) == []
+    assert codes(look_at(answers, again(answers, -0.25), tmp_path)) == ["duplicates"]
+    assert codes(look_at(answers, again(answers, -0.4), tmp_path)) == []
+
+
+def test_labels_that_repeat_the_question_or_are_few_are_no_fault(tmp_path: Path) -> None:
+    answers = make(0)
+    asked = [
+        row | {"text": write(IN_SEEN(one), [one.record.question])}
+        for row, one in zip(text_rows(answers, IN_SEEN), answers, strict=True)
+    ]
+    assert codes(look_at(answers, asked, tmp_path)) == []
+    rows = relabelled(answers, lambda label, number: f"{COLOURS[number % 6]} {label}" if number % 2 else label)
+    assert "other_labels" not in codes(look_at(answers, rows, tmp_path))
+    (fault,) = look_at(answers, relabelled(answers, lambda label, number: f"white {label}"), tmp_path).faults
+    assert re.match(r"(\d+) of \1 labels of boxes that are right .* \(as 'white \w+' for '\w+', ", fault.message)
 
 
 def test_one_box_where_there_are_several(tmp_path: Path) -> None:
@@ -338,7 +486,7 @@ def test_a_thing_that_is_asked_for_is_taken_for_another_of_its_picture(tmp_path:
 
 def test_every_code_is_planted() -> None:
     named = {code for expected, _ in MISTAKES.values() for code in expected} | {code for code, _ in HABITS.values()}
-    elsewhere = {"pixels_as_thousandths", "at_chance", "too_few", "one_box", "invents"}
+    elsewhere = {"pixels_as_thousandths", "at_chance", "too_few", "one_box", "invents", "shrunk"}
     assert named | elsewhere == CODES.keys()
 
 

@@ -5,6 +5,8 @@ A row is a line of an evaluation's `predictions.jsonl`, or less: an `id` with `b
 
     {"id": "7", "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "seen": [1036, 686]}
 
+A row without an `id`, as `predict --json` prints them, goes with the record of its `image` and `question`.
+
 A reader puts corners in order and cuts boxes off at the border, which hides what went wrong. So where a row has a text
 that reads as its boxes, the numbers of the text are kept, in the frame they were read in.
 """
@@ -110,7 +112,7 @@ def read_cases(
     if not file.is_file():
         raise RecordError(f"no predictions {file}; `groundling evaluate MODEL RECORDS` writes predictions.jsonl")
     reading = _find_reading(file, family, max_tokens)
-    waiting = _by_id(records)
+    waiting = _Waiting(records, file.parent)
     cases: list[Case] = []
     rejected: list[Rejected] = []
     for line, row in read_entries(file):
@@ -124,7 +126,7 @@ def read_cases(
             f"no row of {file} answers one of the {len(records)} records{reason}; "
             "give the very record file that the questions came from"
         )
-    return Cases(cases, rejected, sum(len(left) for left in waiting.values()))
+    return Cases(cases, rejected, waiting.count)
 
 
 def cases_of(predictions: Sequence[Prediction], family: str | None) -> list[Case]:
@@ -178,20 +180,12 @@ def _contract_beside(file: Path) -> Mapping[str, Any]:
     return contract if isinstance(contract, dict) and contract.get("family") in FAMILIES else {}
 
 
-def _by_id(records: Sequence[Record]) -> dict[str, list[Record]]:
-    waiting: defaultdict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.answer is None:
-            waiting[record.id].append(record)
-    return waiting
-
-
-def _read_case(row: Any, line: int, waiting: Mapping[str, list[Record]], reading: Reading) -> Case:
+def _read_case(row: Any, line: int, waiting: _Waiting, reading: Reading) -> Case:
     if isinstance(row, RecordError):
         raise row
     if not isinstance(row, dict) or ("boxes" not in row and "text" not in row):
         raise RecordError("no answer; expected an object with an 'id', and with 'boxes' or a 'text'")
-    record = _take_record(row, read_id(row.get("id")) or str(line), waiting)
+    record = waiting.take(row, line)
     found = reading.header(record.image)
     original = record.declared or _declared(row) or (found and found[0])
     if original is None:
@@ -220,18 +214,6 @@ def _read_case(row: Any, line: int, waiting: Mapping[str, list[Record]], reading
         points=points,
         orientation=found[1] if found else 1,
     )
-
-
-def _take_record(row: dict[str, Any], name: str, waiting: Mapping[str, list[Record]]) -> Record:
-    """The record of that id, and of the same question where the row says one; taken, so that repeats pair in order."""
-    asked = row.get("question")
-    left = waiting.get(name, [])
-    place = next((place for place, each in enumerate(left) if asked is None or each.question == asked), None)
-    if place is not None:
-        return left.pop(place)
-    if left:
-        raise RecordError(f"record {name!r} asks {left[0].question[:80]!r}, the answer is to {str(asked)[:80]!r}")
-    raise RecordError(f"record {name!r} is answered already" if name in waiting else f"there is no record {name!r}")
 
 
 def _declared(row: dict[str, Any]) -> Frame | None:
@@ -273,6 +255,70 @@ def _read_text(text: str, original: Frame, seen: Frame | None, reading: Reading)
         )
     frame = seen or resize_within(original, reading.budget)
     return read_answer(text, family=reading.budget.family.name, seen=frame)
+
+
+# ---- which record a row answers ---------------------------------------------------------------------------------
+
+
+class _Waiting:
+    """Records that wait for their answers; each is taken once, so that repeats pair in order."""
+
+    def __init__(self, records: Sequence[Record], folder: Path) -> None:
+        self._folder = folder  # of the predictions
+        self._by_id: defaultdict[str, list[Record]] = defaultdict(list)
+        self._by_name: defaultdict[str, list[Record]] = defaultdict(list)  # of the picture
+        for record in records:
+            if record.answer is None:
+                self._by_id[record.id].append(record)
+                if record.image is not None:
+                    self._by_name[record.image.name].append(record)
+
+    @property
+    def count(self) -> int:
+        """Records that are left."""
+        return sum(len(left) for left in self._by_id.values())
+
+    def take(self, row: Mapping[str, Any], line: int) -> Record:
+        """The record of the row's id; without one, that of its picture, or else of its line. RecordError if none."""
+        name, image = read_id(row.get("id")), row.get("image")
+        if not name and isinstance(image, str) and image:
+            record = self._find_pictured(image, row.get("question"))
+        else:
+            record = self._find_named(name or str(line), row.get("question"))
+        _drop(self._by_id[record.id], record)
+        if record.image is not None:
+            _drop(self._by_name[record.image.name], record)
+        return record
+
+    def _find_named(self, name: str, asked: Any) -> Record:
+        """The first of that id, and of the same question where the row says one."""
+        left = self._by_id.get(name, [])
+        fitting = [each for each in left if asked is None or each.question == asked]
+        if fitting:
+            return fitting[0]
+        if left:
+            raise RecordError(f"record {name!r} asks {left[0].question[:80]!r}, the answer is to {str(asked)[:80]!r}")
+        raise RecordError(
+            f"record {name!r} is answered already" if name in self._by_id else f"there is no record {name!r}"
+        )
+
+    def _find_pictured(self, image: str, asked: Any) -> Record:
+        """The only one of that picture, or else of a picture of that name, with the row's question."""
+        about = f"picture {image!r}" + ("" if asked is None else f" that asks {str(asked)[:80]!r}")
+        named = self._by_name.get(Path(image).name, [])
+        fitting = [each for each in named if asked is None or each.question == asked]
+        paths = {Path(image).resolve(), (self._folder / image).resolve()}
+        found = [each for each in fitting if each.image and each.image.resolve() in paths] or fitting
+        if not found:
+            raise RecordError(f"there is no record left of a {about}; give rows the 'id' of their records")
+        if len({(each.image, each.question) for each in found}) > 1:
+            raise RecordError(f"{len(found)} records may be that of {about}; give rows the 'id' of their records")
+        return found[0]
+
+
+def _drop(records: list[Record], record: Record) -> None:
+    """Takes that very one out, not its equal."""
+    del records[next(place for place, each in enumerate(records) if each is record)]
 
 
 # ---- the numbers behind the boxes ------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,12 @@ import numpy as np
 from groundling.data.record import Record, read_records
 from groundling.evaluation.cases import Case, Cases, cases_of, read_cases
 from groundling.evaluation.diagnosis import Diagnosis, Fault, fault_of, sort_faults
-from groundling.evaluation.habits import find_confusions, find_count_faults, find_same_answer, find_text_faults
+from groundling.evaluation.habits import find_count_faults, find_label_faults, find_same_answer, find_text_faults
 from groundling.evaluation.metrics import SIZES
 from groundling.evaluation.offset import Offset, find_offset
 from groundling.evaluation.report import Report
-from groundling.evaluation.suspect import FEWEST, HIT, Evidence, Suspect, find_suspect, weigh, weigh_chance
-from groundling.evaluation.undo import ORDERS, Sheet, Undo, lay_out
+from groundling.evaluation.suspect import FEWEST, HIT, Evidence, Suspect, find_part, find_suspect, weigh, weigh_chance
+from groundling.evaluation.undo import ORDERS, Kind, Sheet, Undo, lay_out
 from groundling.geometry.frame import THOUSANDTHS
 
 _FEWEST_FOR_CHANCE = 20  # answers
@@ -53,6 +54,7 @@ def examine(found: Cases) -> Diagnosis:
     suspect = None if same else find_suspect(sheet)
     undo = suspect.undo if suspect else Undo()
     turned = None if same else _find_own_turn(sheet, undo)
+    part = None if same or suspect or turned else find_part(sheet)
     undo = turned.undo if turned else undo
     placed = undo.place(sheet)
     faults = [
@@ -60,12 +62,13 @@ def examine(found: Cases) -> Diagnosis:
         *([same] if same else []),
         *(_tell(sheet, suspect) if suspect else []),
         *([_tell_own_turn(turned, sheet)] if turned else []),
+        *(_tell_part(*part) if part else []),
         *_offset_fault(sheet, undo),
-        *find_text_faults(cases, has_suspect=suspect is not None or turned is not None),
+        *find_text_faults(cases, has_suspect=bool(suspect or turned or part)),
         *find_count_faults(cases),
-        *find_confusions(sheet, placed),
+        *find_label_faults(sheet, placed),
     ]
-    if not suspect and not turned and not same:
+    if not suspect and not turned and not same and not part:
         faults += _chance_faults(sheet)
     if len(sheet) < FEWEST:
         faults.append(fault_of("too_few", _few(sheet), len(sheet), len(cases)))
@@ -89,6 +92,12 @@ def _tell(sheet: Sheet, suspect: Suspect) -> Iterator[Fault]:
         yield fault_of(code, message, evidence.explained, evidence.n, before=evidence.before, after=evidence.after)
 
 
+def _tell_part(missing: Sheet, suspect: Suspect) -> Iterator[Fault]:
+    """The same of the answers that miss, which a mistake of a part of all answers explains."""
+    for fault in _tell(missing, suspect):
+        yield replace(fault, message=f"in a part of the answers, of those {len(missing)} that miss: {fault.message}")
+
+
 def _parts(sheet: Sheet, undo: Undo, evidence: Evidence) -> Iterator[tuple[str, str]]:
     count = f"({evidence.explained} of {evidence.n} answers)"
     if undo.order == "yxyx":
@@ -97,8 +106,14 @@ def _parts(sheet: Sheet, undo: Undo, evidence: Evidence) -> Iterator[tuple[str, 
         yield "box_form", f"boxes are not corners {count}: they are {ORDERS[undo.order].words}"
     if undo.turn != 1:
         yield "turned", f"boxes lie on a picture turned otherwise {count}: {_turn_words(undo.turn)}"
-    if undo.grid.kind != "read" and undo.turn == 1:
+    if undo.grid.kind in _PLACED:
+        yield _PLACED[undo.grid.kind], f"boxes {_PLACED_WORDS[undo.grid.kind]}{undo.grid.words} {count}"
+    elif undo.grid.kind != "read" and undo.turn == 1:
         yield _frame_code(sheet, undo), _frame_words(sheet, undo, count)
+
+
+_PLACED: dict[Kind, str] = {"shifted": "shifted", "shrunk": "shrunk"}
+_PLACED_WORDS: dict[Kind, str] = {"shifted": "lie ", "shrunk": ""}
 
 
 def _rise(evidence: Evidence) -> str:
@@ -127,28 +142,37 @@ def _frame_words(sheet: Sheet, undo: Undo, count: str) -> str:
 def _scale_words(scales: np.ndarray) -> str:
     """How large boxes are for what they should be, from (N, 2) of each picture: its middle, and its range."""
     by_picture = (scales.std(axis=0) > _SPREAD * scales.max()).any()
-    (x, y), what = np.median(scales, axis=0), "times as large as they should be"
-    if not by_picture and max(abs(x - 1), abs(y - 1)) < _SPREAD / 2:
+    (x, y), what, slack = np.median(scales, axis=0), "times as large as they should be", _SPREAD / 2
+    is_usual = max(abs(x - 1), abs(y - 1)) < slack  # most pictures are right
+    if not by_picture and is_usual:
         return "not where they should be"
-    if max(x, y) <= 1:
+    farthest = scales.flat[_misfit(scales).argmax()]
+    if max(x, y) <= 1 + slack and farthest < 1:
         x, y, scales, what = 1 / x, 1 / y, 1 / scales, "too small"
-    elif min(x, y) >= 1:
+    elif min(x, y) >= 1 - slack and farthest > 1:
         what = "too large"
     spread = f", {scales.min():.2f} to {scales.max():.2f} by picture" if by_picture else ""
-    return f"{x:.2f} x {y:.2f} {what}{spread}"
+    return f"{what}{spread}" if is_usual else f"{x:.2f} x {y:.2f} {what}{spread}"
+
+
+def _misfit(scales: np.ndarray) -> np.ndarray:
+    """How far scales are from 1; twice as large is as far as half as large."""
+    return np.abs(np.log(scales))
 
 
 def _sizes(sheet: Sheet, undo: Undo) -> str:
-    """The frame and the one it was read in: of all pictures where they have one size, else of the first."""
+    """The frame and the one it was read in: of all pictures where they have one size, else of the farthest off."""
     if undo.grid.taken != "read":
         return ""
-    place = next((place for place, case in enumerate(sheet.cases) if case.is_raw == sheet.is_raw), 0)
-    sides = undo.grid.place(sheet).sides.round().astype(int)
+    sides = undo.grid.place(sheet).sides
+    is_usual = np.array([case.is_raw == sheet.is_raw for case in sheet.cases])
+    place = int(np.where(is_usual, _misfit(sides / sheet.reads).max(axis=1), -1.0).argmax())
+    width, height = sides[place].round().astype(int)
     case = sheet.cases[place]
     where = (
         "" if len({case.original for case in sheet.cases}) == 1 else f" for record {case.record.id}, of {case.original}"
     )
-    return f" ({sides[place, 0]}x{sides[place, 1]}{where}; read as {case.read})"
+    return f" ({width}x{height}{where}; read as {case.read})"
 
 
 # ---- how pictures are turned -----------------------------------------------------------------------------------
@@ -199,8 +223,9 @@ def _offset_fault(sheet: Sheet, undo: Undo) -> Iterator[Fault]:
 
 def _offset_words(offset: Offset) -> str:
     what = "right and bottom of boxes" if offset.is_short else "boxes"
+    x, y = ("left", "up") if offset.x.value < 0 else ("right", "down")  # both have one sign
     return (
-        f"{what} lie {offset.x} to the right and {offset.y} down of their targets, in {offset.unit} (95 % intervals; "
+        f"{what} lie {offset.x} to the {x} and {offset.y} {y} of their targets, in {offset.unit} (95 % intervals; "
         f"{offset.boxes} boxes that are right)"
     )
 
@@ -223,7 +248,8 @@ def _pairing_faults(found: Cases) -> Iterator[Fault]:
         message = (
             f"{len(found.rejected)} of {rows} rows are set aside{first}; {found.unanswered} records are unanswered"
         )
-        yield fault_of("unpaired", message, lost, rows + found.unanswered)
+        code = "set_aside" if len(found.rejected) > rows / 2 else "unpaired"
+        yield fault_of(code, message, lost, rows + found.unanswered)
 
 
 def _standing(cases: Sequence[Case], sheet: Sheet, undo: Undo) -> str:

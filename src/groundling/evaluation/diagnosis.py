@@ -1,7 +1,7 @@
 """What a diagnosis can name: every code in one table, and a diagnosis as it is told and written.
 
-Errors are mistakes around a model: its boxes are worth more than they score. Warnings are habits of the model, or of
-its records. One fault as `--json` prints it (made by hand):
+Errors are mistakes around a model: its boxes are worth more than they score, or most could not be scored. Warnings are
+habits of the model, or of its records. One fault as `--json` prints it (made by hand):
 
     {"code": "wrong_frame", "level": "error", "message": "boxes are 1.47 x 1.50 too large (212 of 240 answers): ...",
      "count": 212, "of": 240, "before": 0.03, "after": 0.88, "cure": "..."}
@@ -46,6 +46,11 @@ CODES: dict[str, Code] = {
         "boxes that are not left, top, right, bottom",
         "the training data hold another form: convert them again, or turn the answers into corners",
     ),
+    "shifted": Code(
+        "error",
+        "boxes that lie beside their targets, all as far to one side",
+        "look for a crop, a padding or a border that the model saw and that was not undone where boxes are read",
+    ),
     "turned": Code(
         "error",
         "boxes on the picture as it is stored, not as it is seen",
@@ -56,11 +61,27 @@ CODES: dict[str, Code] = {
         "one and the same box whatever was asked",
         "the model does not look: check that pictures reach it, train longer, or with a smaller learning rate",
     ),
+    "set_aside": Code(
+        "error",
+        "answers most of which are to no record",
+        "give the very record file that the questions came from; what is told of the others may not hold for all",
+    ),
     "offset": Code(
         "warning",
         "boxes that lie beside their targets by about a pixel, all to one side",
         "round to nearest, never down, where boxes are written; pixels count from 0, and right and bottom are the "
         "first ones outside",
+    ),
+    "shrunk": Code(
+        "warning",
+        "boxes that shrink towards the middle of the picture, or spread from it",
+        "an unsure model draws to the middle: train longer; if it does not pass, look for a border that was added or "
+        "cut off on all sides",
+    ),
+    "other_labels": Code(
+        "warning",
+        "answered labels that are not those of the records",
+        "scores by class count only the very same words: rename one side, or train on the records' own names",
     ),
     "confused_classes": Code(
         "warning",

@@ -21,6 +21,8 @@ from groundling.geometry.frame import Frame
 _SHARE = 0.03  # of the answers: a habit, not a slip
 _LEAST = 3  # answers, likewise
 _SAME_BOX = 0.9  # IoU of two boxes that are one
+_COPY = 0.7  # IoU of two boxes of one answer for one thing; as far apart as a trained model's noise puts them
+_NEAR = 0.5  # IoU of two targets whose boxes noise may bring to that
 
 _OFTEN_NONE = 0.2  # of the questions about something
 _OFTEN_INVENTED = 0.5  # of the questions about nothing
@@ -35,6 +37,7 @@ _MOST_COMPARED = 400  # boxes, each with each
 _MODE = 0.5  # of the answers, at that one place
 _CONFUSED = 0.2  # of a class's boxes, taken for one other
 _BY_CHANCE = 1e-4
+_NEARLY_ALL = 0.8  # of the labels that can be told
 
 _UNIT = Frame(1, 1)
 _BETTER_NAMED = ("truncated", "outside")  # flaws that are faults of their own
@@ -59,7 +62,7 @@ def find_text_faults(cases: Sequence[Case], *, has_suspect: bool) -> Iterator[Fa
     if _is_habit(copies, cases):
         number, boxes = sum(count_copies(case) for case in copies), sum(len(case.numbers) for case in cases)
         message = (
-            f"{number} of {boxes} boxes overlap another of their own answer by {_SAME_BOX:g} or more, "
+            f"{number} of {boxes} boxes overlap another of their own answer by {_COPY:g} or more, "
             f"in {_share(copies, cases)}{_examples(copies)}"
         )
         yield fault_of("duplicates", message, len(copies), len(cases))
@@ -128,17 +131,19 @@ def _ends_in_repeats(text: str) -> bool:
 
 
 def count_copies(case: Case) -> int:
-    """Boxes that are one with an earlier one of the same label, beyond what the targets themselves repeat."""
-    found = _copies(Boxes(case.numbers, case.read), case.labels)
-    return max(found - _copies(case.truth, case.true_labels), 0) if found else 0
-
-
-def _copies(boxes: Boxes, labels: Sequence[str | None]) -> int:
-    boxes, labels = boxes[:_MOST_COMPARED], labels[:_MOST_COMPARED]
+    """Boxes that lie on an earlier one of the same label, beyond those of targets that lie on each other."""
+    boxes, labels = Boxes(case.numbers, case.read)[:_MOST_COMPARED], case.labels[:_MOST_COMPARED]
     if len(boxes) < 2:
         return 0
     same = np.array([[_fold(one) == _fold(other) for other in labels] for one in labels])
-    return int((np.tril((iou(boxes, boxes) >= _SAME_BOX) & same, -1)).any(axis=1).sum())
+    found = _count_later((iou(boxes, boxes) >= _COPY) & same)
+    truth = case.truth[:_MOST_COMPARED]
+    return max(found - _count_later(iou(truth, truth) >= _NEAR), 0) if found else 0
+
+
+def _count_later(alike: np.ndarray) -> int:
+    """Of (B, B) marks, the boxes that are like an earlier one."""
+    return int(np.tril(alike, -1).any(axis=1).sum())
 
 
 def _fold(label: str | None) -> str:
@@ -201,17 +206,40 @@ class _Taken(NamedTuple):
     named: str
 
 
-def find_confusions(sheet: Sheet, placed: np.ndarray) -> Iterator[Fault]:
-    """Each class that is often taken for one other: by the label of a box that is right, or by what a box lies on."""
-    taken: Counter[_Taken] = Counter()
-    met: Counter[str] = Counter()
+def find_label_faults(sheet: Sheet, placed: np.ndarray) -> Iterator[Fault]:
+    """Labels that the records do not know; else each class that is often taken for one other.
+
+    A class is told by the label of a box that is right, or by what a box lies on.
+    """
     others = _targets_by_picture(sheet)
     starts = np.searchsorted(sheet.owner, np.arange(len(sheet) + 1))
+    named: list[_Taken] = []
+    asked: list[_Taken] = []
     for place, case in enumerate(sheet.cases):
         boxes = Boxes(placed[starts[place] : starts[place + 1]], _UNIT)
-        for pair in [*_named(case, boxes), *_asked(case, boxes, others)]:
-            met[pair.true] += 1
-            taken[pair] += pair.true != pair.named
+        named += _named(case, boxes)
+        asked += _asked(case, boxes, others)
+    fault = _find_other_labels(sheet, named)
+    if fault is not None:
+        yield fault
+    yield from _find_confusions(asked if fault else [*named, *asked])
+
+
+def _find_other_labels(sheet: Sheet, named: Sequence[_Taken]) -> Fault | None:
+    """Whether nearly all labels of right boxes are neither one of the records' nor a question itself."""
+    known = {_fold(label) for case in sheet.cases for label in [*case.true_labels, case.record.question]}
+    foreign = Counter(pair for pair in named if pair.named not in known)
+    count = sum(foreign.values())
+    if count < FEWEST or count < _NEARLY_ALL * len(named):
+        return None
+    examples = ", ".join(f"{named!r} for {true!r}" for (true, named), _ in foreign.most_common(3))
+    message = f"{count} of {len(named)} labels of boxes that are right are none of the records' own (as {examples})"
+    return fault_of("other_labels", message, count, len(named))
+
+
+def _find_confusions(pairs: Sequence[_Taken]) -> Iterator[Fault]:
+    met = Counter(pair.true for pair in pairs)
+    taken = Counter(pair for pair in pairs if pair.true != pair.named)
     errors, total = sum(taken.values()), sum(met.values())
     for pair, count in taken.most_common():
         by_chance = errors / max(total, 1) / max(len(met) - 1, 1)

@@ -35,7 +35,9 @@ class Mean(NamedTuple):
         return abs(self.value) >= _SURE * self.error
 
     def __str__(self) -> str:
-        return f"{self.value:+.2f} [{self.value - 1.96 * self.error:+.2f}, {self.value + 1.96 * self.error:+.2f}]"
+        """Its size, whatever its sign, and the 95 % interval."""
+        size = abs(self.value)
+        return f"{size:.2f} [{size - 1.96 * self.error:.2f}, {size + 1.96 * self.error:.2f}]"
 
 
 class Offset(NamedTuple):

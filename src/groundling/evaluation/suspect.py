@@ -14,12 +14,15 @@ import numpy as np
 from scipy.stats import binom
 
 from groundling.evaluation.undo import (
+    FITTED,
     ORDERS,
     Sheet,
     Undo,
     fit_budgets,
     fit_line,
     fit_rules,
+    fit_shifts,
+    fit_shrunk,
     known_grids,
     lined,
     shuffled,
@@ -41,6 +44,9 @@ _SURE = 3.5  # standard errors
 _LEAST_GAIN_FREE, _SURE_FREE = 0.05, 5.0  # the same where a size, or scale and offset, are free
 _CHANCE = 1e-6  # probability of so many hits by chance; some thousand mistakes are tried
 _LEAST_HITS = 0.15  # of the answers, undone
+_LEAST_PART = 0.05  # of the answers: a part that is worth a word
+_LEAST_HITS_PART = 0.3  # of those that miss, undone
+_PLAIN = ("read", "thousandths", "pixels")  # kinds of grids that are tried on those that miss
 _FITTED = ("xyxy", "yxyx", "xywh")  # orders that sizes are fitted for
 _GOOD_ALREADY = 0.5  # mean value: so much is explained that a size can only be a little off, in the same order
 
@@ -93,7 +99,25 @@ def find_suspect(sheet: Sheet, *, seed: int = 0) -> Suspect | None:
     if best.is_nothing:
         return None
     evidence = weigh(sheet, Undo(), best)
-    return Suspect(best, evidence) if evidence.is_clear(is_fitted=best.grid.kind == "fitted") else None
+    return Suspect(best, evidence) if evidence.is_clear(is_fitted=best.grid.kind in FITTED) else None
+
+
+def find_part(sheet: Sheet) -> tuple[Sheet, Suspect] | None:
+    """A listed order or frame that explains many of the answers that miss, with these; None where none is clear.
+
+    Nothing is fitted: those answers were chosen by what they are worth.
+    """
+    missing = sheet.part(np.flatnonzero(sheet.values(Undo().place(sheet)) < HIT))
+    if len(missing) < max(FEWEST, _LEAST_PART * len(sheet)):
+        return None
+    ways = [Undo(order, grid) for order in ORDERS for grid in known_grids(missing, order) if grid.kind in _PLAIN]
+    tried = sorted(_distinct(missing, iter(ways)), key=lambda pair: -pair[1].mean())[:_FINALISTS]
+    best = _simplest([undo for undo, _ in tried], missing)
+    if best.is_nothing:
+        return None
+    evidence = weigh(missing, Undo(), best)
+    is_clear = evidence.is_clear(is_fitted=True) and evidence.after >= _LEAST_HITS_PART
+    return (missing, Suspect(best, evidence)) if is_clear else None
 
 
 def _listed(sheet: Sheet) -> Iterator[Undo]:
@@ -106,6 +130,8 @@ def _fitted(sheet: Sheet, orders: Sequence[str], seed: int) -> Iterator[Undo]:
     for order in orders:
         yield from fit_rules(sheet, order, seed)
         yield from fit_budgets(sheet, order)
+        yield from fit_shifts(sheet, order, seed)
+        yield fit_shrunk(sheet, order)
         for in_pixels in (False, True):
             line = fit_line(sheet, order, seed, in_pixels=in_pixels)
             if line is not None:

@@ -28,6 +28,7 @@ from groundling.geometry.frame import SWAPS_SIDES, Frame
 
 _MOST_BOXES = 60  # of one answer, or of one record, that are looked at
 _UNIT = Frame(1, 1)
+_MOST_SHRUNK = 1.25  # times as near to the picture's middle, or as far: more is no habit of a model
 
 
 class Order(NamedTuple):
@@ -210,7 +211,9 @@ def settle(unit: np.ndarray) -> np.ndarray:
 # ---- grids -----------------------------------------------------------------------------------------------------
 
 
-Kind = Literal["read", "thousandths", "pixels", "padded", "fitted"]
+Kind = Literal["read", "thousandths", "pixels", "padded", "fitted", "shifted", "shrunk"]
+FITTED: tuple[Kind, ...] = ("fitted", "shifted", "shrunk")
+"""The kinds of grids whose sizes or places the answers told."""
 
 
 class Placement(NamedTuple):
@@ -543,5 +546,86 @@ def lined(order: str, line: Line) -> Undo:
     x, y = line.offset / -line.scale * (1 if line.in_pixels else 100)
     unit = "pixels" if line.in_pixels else "% of the picture"
     is_near = max(abs(x), abs(y)) < (2 if line.in_pixels else 0.5)
-    moved = "" if is_near else f", and lie {x:+.3g} {unit} to the right and {y:+.3g} down"
+    moved = "" if is_near else f", and lie {_aside(x, y)}, in {unit}"
     return Undo(order, Grid(f"in a frame that no known rule gives{moved}", "fitted", 3.0, place))
+
+
+# ---- offset alone, and towards the middle ----------------------------------------------------------------------
+
+
+class Unit(NamedTuple):
+    """What a shift may be measured in; `sides` are (N, 2) of the pictures."""
+
+    words: str
+    cost: float
+    sides: Callable[[Sheet], np.ndarray]
+
+
+UNITS = (
+    Unit("units of the text", 1.9, lambda sheet: sheet.reads),
+    Unit("original pixels", 1.92, lambda sheet: sheet.originals),
+    Unit("% of the picture", 1.94, lambda sheet: np.full((len(sheet), 2), 100.0)),
+)
+
+
+def fit_shifts(sheet: Sheet, order: str, seed: int) -> Iterator[Undo]:
+    """For each unit the shift of all boxes whose undoing makes the answers worth most."""
+    rows = ORDERS[order].read(sheet.numbers) / np.tile(sheet.reads[sheet.owner], 2)
+    pairs, owner = sheet.pairs, sheet.true_owner[sheet.pairs.truths]
+    truth = sheet.truth[pairs.truths]
+    off = (rows[pairs.boxes] - truth).reshape(-1, 2, 2).mean(axis=1)
+    if not len(off):
+        return
+    weights = 1 / np.maximum(truth[:, 2:] - truth[:, :2], 1e-3)  # the noise goes with a box's side
+    for unit in UNITS if sheet.is_raw else UNITS[1:]:
+        sides = unit.sides(sheet)
+        yield Undo(order, _shifted(unit, _best_shift(sheet, rows, sides, off * sides[owner], weights, seed)))
+
+
+def _best_shift(
+    sheet: Sheet, rows: np.ndarray, sides: np.ndarray, off: np.ndarray, weights: np.ndarray, seed: int
+) -> np.ndarray:
+    """(2,) the best of shifts that single pairs suggest, then the median of all pairs that overlap by half then.
+
+    `rows` are (B, 4) shares of the pictures' `sides`; `off`, (K, 2), is how far each pair's middles lie apart, and what
+    that weighs.
+    """
+
+    def place(shifts: np.ndarray) -> np.ndarray:
+        return settle(rows - np.tile(shifts[:, None] / sides, 2)[:, sheet.owner])
+
+    tried = np.random.default_rng(seed).choice(off, _DRAWS)
+    shift = tried[sheet.worth(place(tried)).argmax()]
+    for _ in range(_REFINED):
+        fits = sheet.overlaps(place(shift[None])[0]) >= 0.5
+        if not fits.any():
+            break
+        shift = np.array([_weighted_median(off[fits, axis], weights[fits, axis]) for axis in (0, 1)])
+    return shift
+
+
+def _shifted(unit: Unit, shift: np.ndarray) -> Grid:
+    def place(sheet: Sheet) -> Placement:
+        return Placement(sheet.reads, shift * sheet.reads / unit.sides(sheet))
+
+    return Grid(f"{_aside(shift[0], shift[1])} of their targets, in {unit.words}", "shifted", unit.cost, place)
+
+
+def _aside(x: float, y: float) -> str:
+    return f"{abs(x):.3g} to the {'left' if x < 0 else 'right'} and {abs(y):.3g} {'up' if y < 0 else 'down'}"
+
+
+_SHARES = np.linspace(1 / _MOST_SHRUNK, _MOST_SHRUNK, 91)
+
+
+def fit_shrunk(sheet: Sheet, order: str) -> Undo:
+    """The boxes nearer to the picture's middle than their targets, or farther from it, all by one share."""
+    rows = ORDERS[order].read(sheet.numbers) / np.tile(sheet.reads[sheet.owner], 2)
+    worth = sheet.worth(settle((rows - 0.5) / _SHARES[:, None, None] + 0.5))
+    share = float(_SHARES[worth.argmax()])
+
+    def place(sheet: Sheet) -> Placement:
+        return Placement(sheet.reads * share, sheet.reads * (1 - share) / 2)
+
+    way = "shrink towards" if share < 1 else "spread from"
+    return Undo(order, Grid(f"{way} the middle of the picture by {abs(1 - share):.0%}", "shrunk", 1.9, place))
