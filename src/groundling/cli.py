@@ -384,11 +384,26 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="settings to change", metavar="[key=value]...")] = None,
 ) -> None:
     """Tune a model as a recipe says."""
-    from groundling.training.launch import find_meeting, launch_command, needs_launcher, start
+    from groundling.training.stop import leaving_at_once
 
-    settings = _load_recipe(recipe, overrides or [])  # every mistake in a recipe is told before torch is loaded
+    with leaving_at_once(lambda: _fail("stopped by SIGTERM before it began; the same command starts it", 75)):
+        _train(recipe, overrides or [])
+
+
+def _train(recipe: str, overrides: list[str]) -> None:
+    from groundling.training.launch import (
+        end_with_launcher,
+        find_meeting,
+        has_lost_peer,
+        launch_command,
+        needs_launcher,
+        start,
+    )
+
+    end_with_launcher()
+    settings = _load_recipe(recipe, overrides)  # every mistake in a recipe is told before torch is loaded
     if needs_launcher(settings.launch):
-        asked = (settings.launch, [recipe, *(overrides or [])], find_meeting(settings.launch))
+        asked = (settings.launch, [recipe, *overrides], find_meeting(settings.launch))
         _say(f"starting: {shlex.join(launch_command(*asked))}")
         raise typer.Exit(start(*asked))
     _tell_notes(recipe)
@@ -396,9 +411,15 @@ def train(
         from groundling.training.train import train
 
         try:
-            run = train(recipe, *(overrides or []))
+            run = train(recipe, *overrides)
         except KeyboardInterrupt as interrupt:  # typer would drop what it says
             raise typer.Exit(_fail(str(interrupt) or "interrupted", 130)) from None
+        except RuntimeError as error:
+            if not has_lost_peer(error):
+                raise
+            if _is_speaker():
+                _say("another process has ended, and this one with it")
+            raise typer.Exit(1) from None  # told to the launcher by the other one
     if _is_speaker():
         print(run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from groundling.training.checkpoint import (
     owes_evaluation,
     partial_name,
     put_in_place,
+    set_damaged_aside,
     sweep_partial,
 )
+from groundling.training.manifest import write_manifest
 
 
 def settings_of(folder: Path, **sections: Any) -> Settings:
@@ -133,6 +136,68 @@ def test_a_named_checkpoint_has_to_be_whole(tmp_path: Path) -> None:
     named = tmp_path / "run" / "checkpoints" / "5"
     for folder in ("run", "new"):
         assert find_resume(settings_of(tmp_path / folder, run={"resume": str(named)})) == named
+
+
+def seal(run: Path) -> None:
+    for checkpoint in list_checkpoints(run):
+        write_manifest(checkpoint)
+
+
+def test_a_checkpoint_that_lost_its_state_is_named_and_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    settings = begin_run(run, 5, 10)
+    seal(run)
+    (run / "checkpoints" / "10" / "trainer_state.json").unlink()
+    resume = find_resume(settings)
+    assert resume == run / "checkpoints" / "5"
+    assert "10 is damaged: trainer_state.json is missing; the run goes on from" in caplog.text
+    set_damaged_aside(run, resume)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["10.damaged", "5"]
+
+
+def test_a_run_whose_checkpoints_lost_their_state_does_not_begin_anew(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = begin_run(run, 5, 10)
+    seal(run)
+    for checkpoint in list_checkpoints(run):
+        (checkpoint / "trainer_state.json").unlink()
+    told = r"10 is damaged: trainer_state\.json is missing\n.*5 is damaged: trainer_state\.json is missing"
+    with pytest.raises(SettingsError, match=told):
+        find_resume(settings)
+    with pytest.raises(SettingsError, match=r"5, which is damaged: trainer_state\.json is missing"):
+        find_resume(settings_of(run, run={"resume": str(run / "checkpoints" / "5")}))
+
+
+def test_where_others_are_sealed_a_lost_manifest_is_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = tmp_path / "run"
+    settings = begin_run(run, 5, 10)
+    seal(run)
+    newest = run / "checkpoints" / "10"
+    (newest / "manifest.json").unlink()
+    assert find_resume(settings) == run / "checkpoints" / "5"
+    assert "10 is damaged: its manifest.json is missing, and others of its run have theirs" in caplog.text
+    with pytest.raises(SettingsError, match=r"10, which is damaged: its manifest\.json is missing"):
+        find_resume(settings_of(run, run={"resume": str(newest)}))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", r"cannot be read \(JSONDecodeError"),
+        ("[]", r"cannot be read \(AttributeError"),
+        ('{"global_step": 10}', "lacks log_history, max_steps"),
+    ],
+)
+def test_a_state_from_before_there_were_manifests_has_to_be_readable(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: str
+) -> None:
+    run = tmp_path / "run"
+    settings = begin_run(run, 5, 10)
+    (run / "checkpoints" / "10" / "trainer_state.json").write_text(text, encoding="utf-8")
+    assert find_resume(settings) == run / "checkpoints" / "5"
+    assert re.search(f"10 is damaged: its trainer_state.json {told}", caplog.text)
 
 
 # ---- the end ---------------------------------------------------------------------------------------------------

@@ -434,6 +434,66 @@ def test_a_launcher_that_is_asked_to_stop_leaves_a_whole_checkpoint(folder: Path
     assert int(list_checkpoints(run_dir)[-1].name) > int(kept.name), "it went on"
 
 
+def workers_of(launcher: int) -> list[int]:
+    """The trainings that a launcher has started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text("ascii").split()
+    return [int(child) for child in children if b"groundling" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def is_alive(process: int) -> bool:
+    """A process that nobody has asked for its exit code yet has ended nevertheless."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def start_launched(folder: Path, run_dir: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Two processes that `groundling train` has started, three steps into a long training."""
+    log = ["run.log_every=1", "data.test=[]", "evaluate.every=0", "run.save_every=1000", "train.max_steps=800"]
+    command = [*COMMAND, *halved(folder / "recipe.yaml", run_dir), *log, "launch.processes=2"]
+    with (folder / f"{run_dir.name}.txt").open("w", encoding="utf-8") as told:
+        process = subprocess.Popen([sys.executable, *command], env=environment, stderr=told, text=True)
+    wait_for_step(run_dir, 3, process)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process that its parent has gone")
+def test_processes_whose_launcher_was_killed_save_and_end(folder: Path, environment: dict[str, str]) -> None:
+    run_dir = folder / "orphaned"
+    launcher = start_launched(folder, run_dir, environment)
+    workers = workers_of(launcher.pid)
+    assert len(workers) == 2
+    launcher.kill()
+    launcher.wait()
+    deadline = time.monotonic() + 60
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_alive, workers))
+    (kept,) = list_checkpoints(run_dir)
+    assert find_damage(kept) is None and not (run_dir / "final").exists()
+    told = (folder / "orphaned.txt").read_text(encoding="utf-8")
+    assert told.count("error: stopped by SIGTERM after step") == 1 and "Traceback" not in told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_all_that_is_told(folder: Path, environment: dict[str, str], rank: int) -> None:
+    launcher = start_launched(folder, folder / f"killed-{rank}", environment)
+    ranks = {f"RANK={number}".encode(): number for number in (0, 1)}
+    for worker in workers_of(launcher.pid):
+        variables = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+        if any(ranks.get(variable) == rank for variable in variables):
+            os.kill(worker, signal.SIGKILL)
+    assert launcher.wait(timeout=150) == 1
+    told = (folder / f"killed-{rank}.txt").read_text(encoding="utf-8")
+    assert told.splitlines()[-1].startswith(f"error: process {rank} was ended by SIGKILL")
+    assert "Traceback" not in told and "gloo" not in told
+    assert told.count("another process has ended, and this one with it\n") == (rank == 1)
+
+
 @pytest.mark.slow
 def test_a_number_that_is_none_in_one_process_stops_both(folder: Path, environment: dict[str, str]) -> None:
     records = gl.read_records(folder / "train.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from groundling.errors import SettingsError, TrainingError
 from groundling.settings import Launch, load_settings
 from groundling.training import launch
 from groundling.training.checkpoint import compare_recipes
-from groundling.training.launch import Meeting, find_meeting, launch_command, needs_launcher, refuse_other_launch
+from groundling.training.launch import (
+    Meeting,
+    find_meeting,
+    has_lost_peer,
+    launch_command,
+    needs_launcher,
+    refuse_other_launch,
+)
 from groundling.training.processes import refuse_other_state
 
 
@@ -92,9 +100,11 @@ def test_the_command_line_starts_the_launcher(
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     started: list[list[str]] = []
     monkeypatch.setattr(launch, "_run_launcher", lambda _, options: started.append(options))
+    monkeypatch.setenv("GROUNDLING_LAUNCHER", "")  # and put back afterwards
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as ended:
         cli.train("tiny", ["launch.processes=2"])
-    assert ended.value.exit_code == 0
+    assert ended.value.exit_code == 0 and signal.getsignal(signal.SIGTERM) == before
     assert started == [shlex.split("--standalone --nproc_per_node 2 -m groundling train tiny launch.processes=2")]
     assert f"-m torch.distributed.run {shlex.join(started[0])}" in capsys.readouterr().err
 
@@ -141,6 +151,31 @@ def test_what_a_silent_process_failed_of_is_told(
     assert capsys.readouterr().err == ""
     with pytest.raises(TrainingError, match="process 1: the disk is full"):
         fail(monkeypatch, tmp_path, 1, 1)
+
+
+def test_what_only_tells_of_another_process_is_no_cause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Both found in one look: the one that lost its peer has no words in a file of its own."""
+    lost = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(tmp_path / "0" / "error.json"))
+    killed = ProcessFailure(local_rank=1, pid=2, exitcode=-9, error_file=str(tmp_path / "1" / "error.json"))
+
+    def run_launcher(*_: object) -> None:
+        raise ChildFailedError("groundling", {0: lost, 1: killed})
+
+    monkeypatch.setattr(launch, "_run_launcher", run_launcher)
+    with pytest.raises(TrainingError, match="process 1 was ended by SIGKILL"):
+        launch.start(Launch(processes=2), ["tiny"])
+
+
+def test_a_lost_peer_is_told_from_an_error_of_ones_own() -> None:
+    lost = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:2345")
+    assert has_lost_peer(lost, {"RANK": "0"})
+    assert not has_lost_peer(lost, {}), "one process has no peers"
+    for text in (
+        "Connection closed by peer",
+        "[gloo/pair.cc:1] op.preamble.length <= op.nbytes",
+        "shape '[2]' is invalid",
+    ):
+        assert not has_lost_peer(RuntimeError(text), {"RANK": "0"})
 
 
 def test_a_killed_process_is_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,31 @@ def test_every_file_with_its_size_and_hash(folder: Path) -> None:
         ],
     }
     assert sorted(path.name for path in folder.iterdir()) == ["global_step3", "manifest.json", "model.safetensors"]
+
+
+def test_every_byte_is_on_the_disk_before_the_manifest_has_its_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the calls, in their order: what a loss of power would do cannot be tried here."""
+    (folder / "manifest.json").unlink()
+    expected = {path.stat().st_ino for path in (*folder.rglob("*"), folder) if path != folder}
+    written: set[int] = set()
+    at_rename: list[set[int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_written(handle: int) -> None:
+        written.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def note_rename(source: Path, target: Path) -> None:
+        at_rename.append(written | {0} if source.stat().st_ino in written else set())
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_written)
+    monkeypatch.setattr(os, "replace", note_rename)
+    write_manifest(folder)
+    assert len(at_rename) == 1 and expected <= at_rename[0], "files, the folder in it and the manifest itself"
+    assert folder.stat().st_ino in written, "and its new name"
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {

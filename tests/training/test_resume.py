@@ -193,6 +193,21 @@ def test_a_run_without_a_checkpoint_that_is_whole_does_not_begin_anew_unasked(re
         gl.train(file, f"run.resume={run}/checkpoints/4")
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"])
+def test_a_file_cut_short_of_a_checkpoint_without_manifest_is_told(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    kept, file = (
+        tmp_path / "run" / "checkpoints" / "2",
+        recipe(train={"max_steps": 3}, run={"save_every": 2, "keep": 9}),
+    )
+    gl.train(file)
+    for folder in (tmp_path / "run" / "final", kept.with_name("3")):
+        shutil.rmtree(folder)
+    (kept / "manifest.json").unlink()
+    (kept / name).write_bytes((kept / name).read_bytes()[:-100])
+    with pytest.raises(gl.GroundlingError, match=r"checkpoints/2"):
+        gl.train(file)
+
+
 def test_another_number_of_processes_is_refused(recipe: Recipe, tmp_path: Path) -> None:
     run = tmp_path / "run"
     gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,14 +171,82 @@ def test_what_is_left_after_the_last_step_is_done_by_the_same_command(
     run, file = tmp_path / "run", recipe(**settings)
     with at_step(4, terminate), pytest.raises(gl.PreemptedError, match="stopped by SIGTERM while it was measured"):
         gl.train(file)
-    assert find_damage(run / "final") is None and not (run / "report").exists()
+    assert find_damage(run / "final") is None and not (run / "report" / "report.json").exists()
     before = (run / "final" / "model.safetensors").read_bytes()
     gl.train(file)
     assert (run / "report" / "report.json").is_file()
     assert (run / "final" / "model.safetensors").read_bytes() == before
 
 
+@contextmanager
+def at_first_question(act: Callable[[], None]) -> Iterator[None]:
+    """While the block trains, `act` once the report on what was trained has begun."""
+
+    def look(line: logging.LogRecord) -> bool:
+        if "questions asked of" in line.getMessage():
+            act()
+        return True
+
+    logger = logging.getLogger("groundling.training.train")
+    logger.setLevel(logging.INFO)
+    logger.addFilter(look)
+    try:
+        yield
+    finally:
+        logger.removeFilter(look)
+        logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "name"),
+    [(terminate, gl.PreemptedError, "SIGTERM"), (interrupt, KeyboardInterrupt, "SIGINT")],
+    ids=["SIGTERM", "Ctrl-C"],
+)
+def test_what_is_said_while_it_is_measured_is_of_measuring(
+    recipe: Recipe,
+    scenes: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    act: Callable[[], None],
+    error: type[BaseException],
+    name: str,
+) -> None:
+    file, before = recipe(data={"test": str(scenes / "test.jsonl")}, train={"max_steps": 1}), handlers()
+    told = f"stopped by {name} while it was measured; all weights and the answers so far are kept, and the same command"
+    with at_first_question(act), pytest.raises(error, match=told):
+        gl.train(file)
+    assert handlers() == before
+    assert f"{name}: the answers so far are kept" in caplog.text and "the step is finished" not in caplog.text
+    assert find_damage(tmp_path / "run" / "final") is None
+
+
 # ---- the command line ------------------------------------------------------------------------------------------
+
+
+def wait_until_heard(process: subprocess.Popen[str]) -> None:
+    """Until the process catches SIGTERM, as Linux tells of it."""
+    deadline, status = time.monotonic() + 60, Path(f"/proc/{process.pid}/status")
+    while time.monotonic() < deadline and process.poll() is None:
+        caught = next(line for line in status.read_text("ascii").splitlines() if line.startswith("SigCgt"))
+        if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.002)
+    raise AssertionError("it never listened")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("processes", [None, 2])
+def test_a_signal_before_anything_is_loaded_is_answered(recipe: Recipe, tmp_path: Path, processes: int | None) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "ACCELERATE_MIXED_PRECISION")}
+    command = [sys.executable, "-m", "groundling", "train", str(recipe(launch={"processes": processes}))]
+    environment = kept | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    wait_until_heard(process)
+    process.terminate()
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert "error: stopped by SIGTERM before it began; the same command starts it\n" in told
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate import PartialState
 
@@ -43,10 +46,14 @@ log = logging.getLogger(__name__)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """The whole checkpoints of a run folder, oldest first."""
+    """The checkpoints of a run folder, oldest first; a file that one has lost makes it damaged, not unseen."""
     folder = run / "checkpoints"
     found = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
-    return sorted((path for path in found if (path / STATE_FILE).is_file()), key=lambda path: int(path.name))
+    return sorted((path for path in found if _is_checkpoint(path)), key=lambda path: int(path.name))
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (STATE_FILE, MANIFEST_FILE))
 
 
 def read_step(checkpoint: Path) -> int:
@@ -130,10 +137,10 @@ def _has_report(run: Path) -> bool:
 
 
 def _find_undamaged(checkpoints: Sequence[Path]) -> Path:
-    """The newest checkpoint that is as its manifest says. SettingsError where none is: too much to lose unasked."""
+    """The newest checkpoint that is as it was written. SettingsError where none is: too much to lose unasked."""
     told: list[str] = []
     for checkpoint in reversed(checkpoints):
-        damage = find_damage(checkpoint)
+        damage = _find_damage(checkpoint)
         if damage is None:
             for line in told:
                 log.warning("%s; the run goes on from %s, and the damaged one is set aside", line, checkpoint)
@@ -145,11 +152,27 @@ def _find_undamaged(checkpoints: Sequence[Path]) -> Path:
     )
 
 
+def _find_damage(checkpoint: Path) -> str | None:
+    """What of a checkpoint is not as it was written; one from before there were manifests has to be readable.
+
+    Where others of its run are sealed, one without a manifest has lost it.
+    """
+    if (checkpoint / MANIFEST_FILE).is_file():
+        return find_damage(checkpoint)
+    if any(checkpoint.parent.glob(f"*/{MANIFEST_FILE}")):
+        return f"its {MANIFEST_FILE} is missing, and others of its run have theirs"
+    try:
+        lost = sorted({"global_step", "max_steps", "log_history"} - _read_state(checkpoint).keys())
+    except (OSError, ValueError, AttributeError) as error:
+        return f"its {STATE_FILE} cannot be read ({type(error).__name__}: {error})"
+    return f"its {STATE_FILE} lacks {', '.join(lost)}" if lost else None
+
+
 def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
     """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way."""
-    if not (checkpoint / STATE_FILE).is_file():
+    if not _is_checkpoint(checkpoint):
         raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
-    if damage := find_damage(checkpoint):
+    if damage := _find_damage(checkpoint):
         raise SettingsError(f"run.resume is {checkpoint}, which is damaged: {damage}; choose an earlier one")
     _refuse_incomplete(checkpoint)
     if is_empty:
@@ -234,6 +257,21 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 def _read_state(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def explain_unreadable(checkpoint: str | None) -> Iterator[None]:
+    """A state that cannot be read back becomes a SettingsError. (One of a sealed checkpoint is as it was written.)"""
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+        is_full = isinstance(error, torch.OutOfMemoryError)
+        if is_full or checkpoint is None or (Path(checkpoint) / MANIFEST_FILE).is_file():
+            raise
+        raise SettingsError(
+            f"{checkpoint} is damaged: a state in it cannot be read ({type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}); move it away to go on from an earlier one"
+        ) from error
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ where they meet, as with torchrun.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import signal
@@ -25,6 +26,14 @@ _ACCELERATE = "accelerate.commands.launch"
 _PREEMPTED = 75  # the exit code of a training that was asked to end, and goes on by the same command
 _PORT = "29500"
 _SPEAKER = "0"  # the process that tells its errors itself
+_LAUNCHER = "GROUNDLING_LAUNCHER"  # the process that has started this one, by number
+_SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
+_PEER_IS_GONE = (  # what gloo and NCCL say of torch 2.13
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exited or there was a network error",
+)
 
 
 class Meeting(NamedTuple):
@@ -73,10 +82,11 @@ def start(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = No
 
     _refuse_too_few(launch, torch.cuda.device_count())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a failure is told below
+    os.environ[_LAUNCHER] = str(os.getpid())
     try:
         _run_launcher(launch, _options(launch, arguments, meeting))
     except ChildFailedError as error:
-        return _explain(error.get_first_failure())
+        return _explain(min(error.failures.items(), key=_by_cause))
     except SignalException as error:
         return _PREEMPTED if error.sigval == signal.SIGTERM else 128 + error.sigval
     return 0
@@ -105,6 +115,13 @@ def _with_patience(options: Any) -> Any:
     return options
 
 
+def _by_cause(failure: tuple[int, Any]) -> tuple[bool, int]:
+    """Orders failures: one that has a cause of its own, then one that only tells of another; the earlier first."""
+    _, found = failure
+    has_cause = found.exitcode < 0 or Path(found.error_file).is_file()
+    return not has_cause, found.timestamp
+
+
 def _explain(failure: tuple[int, Any]) -> int:
     """The exit code of a process that has told why it failed, or a TrainingError where it could not."""
     rank, found = failure
@@ -117,6 +134,25 @@ def _explain(failure: tuple[int, Any]) -> int:
     if not has_spoken and file.is_file():
         raise TrainingError(f"process {rank}: {found.message}")
     return found.exitcode
+
+
+# ---- a process that was launched -------------------------------------------------------------------------------
+
+
+def end_with_launcher() -> None:
+    """Have Linux send this process SIGTERM when `start` has gone, however it went; nothing for other launchers."""
+    parent = os.environ.get(_LAUNCHER)
+    if sys.platform != "linux" or "RANK" not in os.environ or parent is None:
+        return
+    ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it has gone already
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def has_lost_peer(error: RuntimeError, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a launched process fails only because another one of its launch has ended."""
+    is_distributed = "gloo" in str(error) or type(error).__name__.startswith("Dist")
+    return "RANK" in environment and is_distributed and any(words in str(error) for words in _PEER_IS_GONE)
 
 
 # ---- the launchers ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -31,6 +31,16 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal = 0
         self._since = 0.0
+        self._promise = "it ends where nothing is lost"
+
+    @contextmanager
+    def promise(self, what: str) -> Iterator[None]:
+        """What is said to follow from a signal that comes while the block runs."""
+        before, self._promise = self._promise, what
+        try:
+            yield
+        finally:
+            self._promise = before
 
     @contextmanager
     def listen(self, *signals: signal.Signals) -> Iterator[None]:
@@ -53,7 +63,7 @@ class StopRequest:
             raise KeyboardInterrupt
         if not self.signal:
             hint = "; once more stops at once" if number == signal.SIGINT else ""
-            log.warning("%s: the step is finished and saved first%s", signal.Signals(number).name, hint)
+            log.warning("%s: %s%s", signal.Signals(number).name, self._promise, hint)
             self._since = now
         self.signal = max(self.signal, number)
 
@@ -66,6 +76,23 @@ class StopRequest:
         """PreemptedError where the run is to stop before it has begun; takes what a `progress` is told."""
         if self.signal:
             raise stopped(self.signal, "before its first step")
+
+
+@contextmanager
+def leaving_at_once(leave: Callable[[], int]) -> Iterator[None]:
+    """While the block runs and nothing else listens, SIGTERM ends the process with the exit code that `leave` gives.
+
+    It ends without unwinding: what is being imported may take an exception for its own. There is nothing to lose yet.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(leave()))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def stopped(number: int, state: str) -> PreemptedError | KeyboardInterrupt:

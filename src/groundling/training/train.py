@@ -9,7 +9,8 @@ import math
 import os
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -401,7 +402,7 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
 
 def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
     """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
-    with trainer.stop.listen(signal.SIGINT):
+    with trainer.stop.listen(signal.SIGINT), trainer.stop.promise("the step is finished and saved first"):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     if trainer.stopped_by:
         step = trainer.state.global_step
@@ -465,9 +466,10 @@ def measure_base(
     contract = dataclasses.replace(
         processor.contract, trained_on=base.contract.trained_on, made_with=base.contract.made_with
     )
-    grounder = load(settings.model.name, revision=settings.model.revision)
-    grounder = dataclasses.replace(grounder, processor=processor.with_contract(contract))
-    _measure(grounder, test, folder, settings, stop)
+    with _keeping_answers(stop):
+        grounder = load(settings.model.name, revision=settings.model.revision)
+        grounder = dataclasses.replace(grounder, processor=processor.with_contract(contract))
+        _measure(grounder, test, folder, settings, stop)
     del grounder
     gc.collect()
     torch.cuda.empty_cache()
@@ -481,12 +483,20 @@ def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record], st
     else:
         if PartialState().is_main_process:
             (run / "report" / "report.json").unlink(missing_ok=True)  # of weights that it has gone on from
-        report = _measure(load(str(run)), test, run / "report", settings, stop)
+        with _keeping_answers(stop):
+            report = _measure(load(str(run)), test, run / "report", settings, stop)
         for name in dict.fromkeys((settings.evaluate.metric, "parse_rate")):
             log.info("%s %.3f [%.3f, %.3f] on all test records", name, report.metrics[name], *report.ci95[name])
     if PartialState().is_main_process:
         write_results(settings, base)
     PartialState().wait_for_everyone()
+
+
+@contextmanager
+def _keeping_answers(stop: StopRequest) -> Iterator[None]:
+    """Listens to Ctrl-C too, while a model is measured."""
+    with stop.listen(signal.SIGINT), stop.promise("the answers so far are kept"):
+        yield
 
 
 def _measure(grounder: Grounder, test: Sequence[Record], folder: Path, settings: Settings, stop: StopRequest) -> Report:
@@ -510,4 +520,5 @@ def _measure(grounder: Grounder, test: Sequence[Record], folder: Path, settings:
             progress=go_on,
         )
     except StopAsked as asked:
-        raise stopped(asked.number, "while it was measured; the same command goes on there") from None
+        kept = "all weights and the answers so far are kept, and the same command goes on there"
+        raise stopped(asked.number, f"while it was measured; {kept}") from None

@@ -42,6 +42,7 @@ from groundling.training.bad_batch import BAD_BATCH_FILE, RowLoss, write_bad_bat
 from groundling.training.checkpoint import (
     drop_old_checkpoints,
     evaluations_since_best,
+    explain_unreadable,
     list_checkpoints,
     partial_name,
     put_in_place,
@@ -196,6 +197,14 @@ class GroundingTrainer(Trainer):
             kind, options = self.get_optimizer_cls_and_kwargs(self.args, tuned)
             self.optimizer = kind(sorted(groups, key=lambda group: group["lr"] != train.learning_rate), **options)
         return self.optimizer
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with explain_unreadable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with explain_unreadable(checkpoint):
+            super()._load_rng_state(checkpoint)
 
     # ---- every evaluation
 
