@@ -108,5 +108,7 @@ def test_a_file_here_goes_before_a_shipped_recipe(tmp_path: Path, monkeypatch: p
 
 
 def test_a_missing_recipe_is_answered_with_the_shipped_ones(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="shipped with groundling: textvqa-3b, textvqa-3b-lora, tiny"):
+    with pytest.raises(
+        SettingsError, match="shipped with groundling: textvqa-3b, textvqa-3b-lora, textvqa-3b-qlora, tiny"
+    ):
         find_recipe(tmp_path / "tiny.yaml")
