@@ -55,6 +55,23 @@ def test_a_step_without_room_names_its_row_and_three_remedies(recipe: Recipe, mo
     assert any("train.batch_size=2 train.accumulate=2: " in line for line in lines), "the global batch stays as it is"
 
 
+def test_records_are_those_of_the_step_behind_an_uneven_epoch(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five rows an epoch in steps of two: the fourth step has the second epoch's first rows."""
+    seen: list[list[int]] = []
+    usual = RecordDataset.__getitems__
+
+    def note(self: Any, row: Any) -> Any:
+        seen.append(row.numbers)
+        return usual(self, row)
+
+    monkeypatch.setattr(RecordDataset, "__getitems__", note)
+    run_out(monkeypatch, torch.OutOfMemoryError(OF_A_GPU), at_step=4)
+    with pytest.raises(TrainingError) as stopped:
+        gl.train(recipe(train={"batch_size": 4, "accumulate": 2, "epochs": 2}))
+    named = str(stopped.value).splitlines()[0].partition("records ")[2].partition(":")[0].split(", ")
+    assert sorted(named) == sorted(f"train-{number}" for number in [*seen[5], *seen[6]])
+
+
 def test_another_error_stays_what_it_is() -> None:
     nobody: Any = None
     with pytest.raises(RuntimeError, match=r"^shapes do not match$"), explain_exhaustion(nobody):

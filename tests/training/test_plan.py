@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.utils import DistributedType
 from published import write_published, write_sized_records
 from transformers import AutoModelForImageTextToText
 
@@ -255,8 +254,7 @@ def test_the_disk_is_what_a_training_asks_for(tmp_path: Path, engine: str) -> No
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(subject.config)
     model = model.to(torch.bfloat16 if engine == "zero2" else torch.float32)
-    kinds = {"ddp": DistributedType.NO, "zero2": DistributedType.DEEPSPEED, "fsdp2": DistributedType.FSDP}
-    sizes = expect_sizes(model, engine=kinds[engine], optimizer="adamw_torch", is_adapter=False)
+    sizes = expect_sizes(model, engine=engine, optimizer="adamw_torch", is_adapter=False)
     assert disk.checkpoint == sizes.checkpoint
     assert disk.whole == most_bytes(sizes, saves=9, keep=settings.run.keep, has_best=True)
 

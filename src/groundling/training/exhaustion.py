@@ -10,22 +10,23 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from accelerate import Accelerator
+from transformers import TrainerState, TrainingArguments
 
 from groundling.errors import GroundlingError, TrainingError
 from groundling.inference.batch import IGNORED
 from groundling.model.load import find_description
-from groundling.settings import Launch
+from groundling.model.processor import Processor
+from groundling.settings import Launch, Settings
 from groundling.training.memory import GIB, estimate_memory, read_subject
 from groundling.training.processes import name_engine
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import find_remedies
+from groundling.training.rows import Row, RowSampler
 from groundling.training.workload import worst_row
-
-if TYPE_CHECKING:
-    from groundling.training.trainer import GroundingTrainer
 
 _OF_A_CPU = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")  # a RuntimeError without a class
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ [KMG]iB|\d+ bytes)")
@@ -34,8 +35,24 @@ _MOST_NAMED = 8  # records
 log = logging.getLogger(__name__)
 
 
+class Training(Protocol):
+    """A trainer, as far as it has to tell what it was doing."""
+
+    args: TrainingArguments
+    state: TrainerState
+    accelerator: Accelerator
+    train_dataset: Any
+    settings: Settings
+    processor: Processor
+    sampler: RowSampler
+
+    def draw_step(self) -> list[Row]:
+        """The rows of the step that is under way, of all processes in turn."""
+        ...
+
+
 @contextmanager
-def explain_exhaustion(trainer: GroundingTrainer, row: Mapping[str, Any] | None = None) -> Iterator[None]:
+def explain_exhaustion(trainer: Training, row: Mapping[str, Any] | None = None) -> Iterator[None]:
     """TrainingError in place of a lack of memory: the step, the row if that is it, and the three cheapest remedies."""
     message = None
     try:
@@ -56,7 +73,7 @@ def is_exhaustion(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or bool(_OF_A_CPU.search(str(error)))
 
 
-def _explain(trainer: GroundingTrainer, row: Mapping[str, Any] | None, message: str) -> Iterator[str]:
+def _explain(trainer: Training, row: Mapping[str, Any] | None, message: str) -> Iterator[str]:
     asked = _ASKED.search(message)
     wanted = f": {asked[1]} more were asked for" if asked else ""
     yield f"out of memory on process {trainer.args.process_index}, {_place(trainer, row)}{wanted}{_tell_room()}"
@@ -68,7 +85,7 @@ def _explain(trainer: GroundingTrainer, row: Mapping[str, Any] | None, message: 
     yield from (f"  {remedy}" for remedy in remedies)
 
 
-def _place(trainer: GroundingTrainer, row: Mapping[str, Any] | None) -> str:
+def _place(trainer: Training, row: Mapping[str, Any] | None) -> str:
     step = trainer.state.global_step + 1
     if row is None:
         return f"at step {step}, outside of its rows"
@@ -86,14 +103,12 @@ def shape_of(row: Mapping[str, Any]) -> RowShape:
     return RowShape(row["layout"].stretches, grids, learned)  # type: ignore[arg-type]
 
 
-def name_records(trainer: GroundingTrainer) -> list[str]:
+def name_records(trainer: Training) -> list[str]:
     """Ids of the records that this process has in this step, those of its largest row first; some of many."""
-    plan, rows = trainer.sampler.plan, list(trainer.sampler)
-    begin = trainer.state.global_step * plan.rows_a_step % max(1, len(rows))
-    mine = rows[begin : begin + plan.rows_a_step][trainer.args.process_index :: plan.processes]
+    mine = trainer.draw_step()[trainer.args.process_index :: trainer.args.world_size]
     lengths = trainer.sampler.lengths
     mine.sort(key=lambda row: sum(lengths[number].tokens for number in row.numbers), reverse=True)
-    records = trainer.train_dataset.records  # type: ignore[union-attr]
+    records = trainer.train_dataset.records
     names = [records[number].id for row in mine for number in row.numbers]
     return names[:_MOST_NAMED] + (["..."] if len(names) > _MOST_NAMED else [])
 
@@ -105,7 +120,7 @@ def _tell_room() -> str:
     return f", {free / GIB:.1f} of {whole / GIB:.1f} GiB are free"
 
 
-def _find_remedies(trainer: GroundingTrainer, row: Mapping[str, Any] | None) -> Iterator[str]:
+def _find_remedies(trainer: Training, row: Mapping[str, Any] | None) -> Iterator[str]:
     settings = trainer.settings.model_copy(update={"launch": running_launch(trainer)})
     subject = read_subject(find_description(settings.model.name, revision=settings.model.revision))
     budget = trainer.processor.contract.budget
@@ -117,7 +132,7 @@ def _find_remedies(trainer: GroundingTrainer, row: Mapping[str, Any] | None) -> 
         yield str(remedy)
 
 
-def running_launch(trainer: GroundingTrainer) -> Launch:
+def running_launch(trainer: Training) -> Launch:
     """The engine and the devices of a training that runs."""
     local = int(os.environ.get("LOCAL_WORLD_SIZE", trainer.args.world_size))
     machines = max(1, trainer.args.world_size // local)

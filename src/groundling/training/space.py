@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from accelerate.utils import DistributedType
 from transformers import TrainingArguments
 
 from groundling.errors import SettingsError
-from groundling.settings import Engine, Settings
+from groundling.settings import Settings
 from groundling.training.disk import free_bytes, in_words
 
 _ADAM = "adamw_torch"  # its kinds keep two numbers for each that is trained; of other optimizers nothing is counted
-_KINDS: dict[DistributedType, Engine] = {DistributedType.DEEPSPEED: "zero2", DistributedType.FSDP: "fsdp2"}
 _MASTERS = 12  # bytes for each trained number in DeepSpeed's state: it in float32, and Adam's two
 
 
@@ -26,20 +24,20 @@ class Sizes(NamedTuple):
     checkpoint: int
 
 
-def expect_sizes(model: torch.nn.Module, *, engine: DistributedType, optimizer: str, is_adapter: bool) -> Sizes:
+def expect_sizes(model: torch.nn.Module, *, engine: str, optimizer: str, is_adapter: bool) -> Sizes:
     """What is written of a model that is trained so; of a model spread by ZeRO-3 too, before its first step."""
     whole = [(_count(each), each) for each in model.parameters()]
     trained = [(numbers, each) for numbers, each in whole if each.requires_grad]
     weights = sum(numbers * each.element_size() for numbers, each in (trained if is_adapter else whole))
     states = 2 * sum(numbers * each.element_size() for numbers, each in trained) if optimizer.startswith(_ADAM) else 0
-    return sizes_under(_KINDS.get(engine, "ddp"), weights=weights, states=states, trained=sum(n for n, _ in trained))
+    return sizes_under(engine, weights=weights, states=states, trained=sum(numbers for numbers, _ in trained))
 
 
-def sizes_under(engine: Engine, *, weights: int, states: int, trained: int) -> Sizes:
+def sizes_under(engine: str, *, weights: int, states: int, trained: int) -> Sizes:
     """Of so many bytes of weights and optimizer states, for so many numbers; engines keep the weights twice."""
-    if engine in ("zero2", "zero3"):
+    if engine.startswith("zero"):
         return Sizes(weights, 2 * weights + _MASTERS * trained)
-    return Sizes(weights, (2 if engine == "fsdp2" else 1) * weights + states)
+    return Sizes(weights, (2 if engine.startswith("fsdp") else 1) * weights + states)
 
 
 def _count(parameter: torch.nn.Parameter) -> int:

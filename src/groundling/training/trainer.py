@@ -50,9 +50,10 @@ from groundling.training.checkpoint import (
 from groundling.training.disk import free_bytes, in_words, is_failed_write
 from groundling.training.exhaustion import explain_exhaustion
 from groundling.training.pictures import draw_predictions
-from groundling.training.processes import ask_together
+from groundling.training.processes import ask_together, name_engine
 from groundling.training.ready import build_dataset, build_sampler
 from groundling.training.records import Gathered, join_samples
+from groundling.training.rows import Row
 from groundling.training.space import expect_sizes
 from groundling.training.stop import StopAsked, StopRequest, leave_stopping_to_parent
 
@@ -97,7 +98,7 @@ class GroundingTrainer(Trainer):
         self._rows: list[float] = []  # the losses of the step's rows over all processes, as they were dealt
         self.sizes = expect_sizes(
             model,
-            engine=self.accelerator.distributed_type,
+            engine=name_engine(self.accelerator),
             optimizer=OptimizerNames(self.args.optim).value,
             is_adapter=settings.tune.has_adapters,
         )
@@ -162,6 +163,11 @@ class GroundingTrainer(Trainer):
     def _epoch(self) -> int:
         """That whose rows are drawn next. (accelerate tells a sampler, but not of several processes after a stop.)"""
         return self.state.global_step // self.steps_an_epoch
+
+    def draw_step(self) -> list[Row]:
+        """The rows of the step that is under way, of all processes in turn."""
+        place, size = self.state.global_step % self.steps_an_epoch, self.sampler.plan.rows_a_step
+        return list(self.sampler)[place * size : (place + 1) * size]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """The next step's batches; none where nothing is left to train but an evaluation was to be made up for."""
@@ -361,11 +367,9 @@ class GroundingTrainer(Trainer):
 
     def _bad_step(self, what: str) -> TrainingError:
         """What to say of a step whose numbers are none; its records are written down."""
-        file, place = self.settings.run.dir / BAD_BATCH_FILE, self.state.global_step % self.steps_an_epoch
+        file = self.settings.run.dir / BAD_BATCH_FILE
         if self.is_world_process_zero():
-            size = self.sampler.plan.rows_a_step
-            drawn = list(self.sampler)[place * size : (place + 1) * size]
-            rows = [RowLoss(row.numbers, loss) for row, loss in zip(drawn, self._rows, strict=True)]
+            rows = [RowLoss(row.numbers, loss) for row, loss in zip(self.draw_step(), self._rows, strict=True)]
             write_bad_batch(file, rows, self.train_dataset.records, step=self.state.global_step + 1)  # type: ignore[union-attr]
         return TrainingError(f"{self._not_finite(what)}: the records of this step are in {file}")
 
