@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from called import Call, Ended
 
 if TYPE_CHECKING:
     from groundling.model.processor import Processor
@@ -43,3 +45,18 @@ def tiny_model_folder(tiny_processor: Processor, tmp_path_factory: pytest.TempPa
     build_model(tiny_processor).save_pretrained(folder)
     tiny_processor.save(folder)
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command line in this process."""
+    from groundling.cli import main
+
+    def run(*words: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["groundling", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), out, err)
+
+    return run

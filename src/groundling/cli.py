@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from groundling.errors import GroundlingError, PreemptedError, RecordError, SettingsError, TrainingError
+from groundling.errors import PREEMPTED, GroundlingError, PreemptedError, RecordError, SettingsError, TrainingError
 
 app = typer.Typer(
     name="groundling",
@@ -53,7 +53,7 @@ def main() -> None:
     except TrainingError as error:
         code = _fail(str(error), 1)
     except PreemptedError as error:
-        code = _fail(str(error), 75)
+        code = _fail(str(error), PREEMPTED)
     except GroundlingError as error:
         code = _fail(str(error), 2)
     except OSError as error:
@@ -386,7 +386,7 @@ def train(
     """Tune a model as a recipe says."""
     from groundling.training.stop import leaving_at_once
 
-    with leaving_at_once(lambda: _fail("stopped by SIGTERM before it began; the same command starts it", 75)):
+    with leaving_at_once(lambda: _fail("stopped by SIGTERM before it began; the same command starts it", PREEMPTED)):
         _train(recipe, overrides or [])
 
 

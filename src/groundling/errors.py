@@ -39,5 +39,8 @@ class ServerError(GroundlingError):
     """A server of models that cannot be reached, that refuses, or whose reply is none."""
 
 
+PREEMPTED = 75  # the exit code of what was asked to stop and the same command goes on with: sysexits' EX_TEMPFAIL
+
+
 class PreemptedError(GroundlingError):
     """A training that was asked to stop (SIGTERM), and has kept what it had: the same command goes on from there."""

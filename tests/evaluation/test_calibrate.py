@@ -5,19 +5,17 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from called import Call
 from PIL import Image
 from planted_eye import Eye, thousandths, within
 from served import Asked, Reply, as_completion, serve
 
-from groundling.cli import main
 from groundling.errors import ContractError, ServerError, SettingsError
 from groundling.evaluation.calibrate import Outcome, calibrate, calibrate_server
 from groundling.inference.server import KEY_VARIABLE
@@ -25,29 +23,6 @@ from groundling.model.contract import read_contract
 from groundling.model.load import TINY_FOLDER, find_checkpoint
 
 KEY = "sk-very-secret"
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command line in this process."""
-
-    def run(*words: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["groundling", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 @pytest.fixture

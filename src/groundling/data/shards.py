@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import shutil
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -59,8 +60,25 @@ def open_records(path: str | Path, *, allow_absolute: bool = False) -> Scan:
 # ---- reading ---------------------------------------------------------------------------------------------------
 
 
+class LazyRecords(Sequence[Record]):
+    """Records that are read when they are asked for."""
+
+    @abstractmethod
+    def read(self, place: int) -> Record:
+        """The record at a place from 0."""
+
+    @overload
+    def __getitem__(self, number: int) -> Record: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Record]: ...
+    def __getitem__(self, number: int | slice) -> Record | list[Record]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        return self.read(range(len(self))[number])
+
+
 @dataclass(frozen=True, eq=False)
-class Shards(Sequence[Record]):
+class Shards(LazyRecords):
     """The records of a folder of shards, in order, each read when it is asked for.
 
     A record's `file` is the folder and its `line` the place in it, from 1; its picture is `shard.parquet/ROW`.
@@ -77,14 +95,8 @@ class Shards(Sequence[Record]):
     def __len__(self) -> int:
         return int(self.firsts[-1])
 
-    @overload
-    def __getitem__(self, number: int) -> Record: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Record]: ...
-    def __getitem__(self, number: int | slice) -> Record | list[Record]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
-        place = range(len(self))[number]
+    def read(self, place: int) -> Record:
+        """The record at a place from 0."""
         row = int(np.searchsorted(self.firsts, place, side="right")) - 1
         group = int(np.searchsorted(self.groups, row, side="right")) - 1
         return read_group(self, group)[place - int(self.firsts[self.groups[group]])]

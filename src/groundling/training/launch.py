@@ -16,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundling.errors import SettingsError, TrainingError
+from groundling.errors import PREEMPTED, SettingsError, TrainingError
 from groundling.recipe_file import SHIPPED
 from groundling.settings import Launch
 
 SECONDS_TO_SAVE = 120  # that processes get to end in, once they are asked to
 _TORCHRUN = "torch.distributed.run"
 _ACCELERATE = "accelerate.commands.launch"
-_PREEMPTED = 75  # the exit code of a training that was asked to end, and goes on by the same command
 _PORT = "29500"
 _SPEAKER = "0"  # the process that tells its errors itself
 _LAUNCHER = "GROUNDLING_LAUNCHER"  # the process that has started this one, by number
@@ -88,7 +87,7 @@ def start(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = No
     except ChildFailedError as error:
         return _explain(min(error.failures.items(), key=_by_cause))
     except SignalException as error:
-        return _PREEMPTED if error.sigval == signal.SIGTERM else 128 + error.sigval
+        return PREEMPTED if error.sigval == signal.SIGTERM else 128 + error.sigval
     return 0
 
 

@@ -8,12 +8,12 @@ shard is dealt over the windows picture by picture.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 
 from groundling.data.record import Record
-from groundling.data.shards import KEPT_GROUPS, Shards
+from groundling.data.shards import KEPT_GROUPS, LazyRecords, Shards
 
 WINDOW_GROUPS = KEPT_GROUPS * 2 // 3  # so that what is kept holds a window, and the beginning of the next
 
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     numbers: np.ndarray  # (N,) int64
 
 
-class Mixture(Sequence[Record]):
+class Mixture(LazyRecords):
     """The records of several sources, one after the other."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -36,14 +36,8 @@ class Mixture(Sequence[Record]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, number: int) -> Record: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Record]: ...
-    def __getitem__(self, number: int | slice) -> Record | list[Record]:
-        if isinstance(number, slice):
-            return [self[one] for one in range(*number.indices(len(self)))]
-        place = range(len(self))[number]
+    def read(self, place: int) -> Record:
+        """The record at a place from 0."""
         part = int(np.searchsorted(self._starts, place, side="right")) - 1
         records, numbers = self.parts[part]
         return records[int(numbers[place - self._starts[part]])]
