@@ -22,6 +22,7 @@ from groundling.data.record import Record, Target
 from groundling.dialect.family import FAMILIES
 from groundling.geometry.frame import Frame
 from groundling.inference.batch import Sample, encode_record, encode_seen
+from groundling.inference.generate import generate_tokens
 from groundling.model.contract import Contract
 from groundling.model.processor import Processor
 from groundling.tiny.build import build_tokenizer
@@ -142,3 +143,9 @@ def draw_shared_samples(processor: Processor, *, seed: int = 0) -> list[Sample]:
 def draw_noise(rng: np.random.Generator, width: int, height: int) -> Image.Image:
     """A picture in which every pixel differs."""
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def generate_texts(model: PreTrainedModel, processor: Processor, prompts: list[Sample], **options: Any) -> list[str]:
+    """What a model's tokens spell, one text a prompt."""
+    answers = generate_tokens(model, processor, prompts, **options)
+    return ["".join(token.text for token in answer) for answer in answers]

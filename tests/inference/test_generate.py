@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from families import build_family_model, build_family_processor, draw_noise, draw_samples
+from families import build_family_model, build_family_processor, draw_noise, draw_samples, generate_texts
 from taught import Taught
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PreTrainedModel
@@ -16,7 +16,7 @@ from groundling.dialect.family import FAMILIES
 from groundling.geometry.images import open_image
 from groundling.inference import decode
 from groundling.inference.batch import IGNORED, Sample, encode_question, pack_row, pad_left
-from groundling.inference.generate import generate_texts, plan_rows
+from groundling.inference.generate import plan_rows
 from groundling.inference.predict import Grounder, load
 from groundling.model.attention import PACKED_ATTENTION, attend_padded, use_packed_attention
 from groundling.model.processor import Processor

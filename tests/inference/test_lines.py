@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from families import build_family_model, build_family_processor, draw_noise
+from families import build_family_model, build_family_processor, draw_noise, generate_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from taught import Taught
@@ -18,7 +18,6 @@ from groundling.dialect.prompt import Piece
 from groundling.geometry.frame import Frame
 from groundling.inference import generate
 from groundling.inference.batch import Sample, encode_pieces, encode_question
-from groundling.inference.generate import generate_texts
 from groundling.inference.lines import ForcedLine, FreeLine, choose
 from groundling.inference.predict import Grounder
 from groundling.model.processor import Processor

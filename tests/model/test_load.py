@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import draw_noise
+from families import draw_noise, generate_texts
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer, GenerationConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from groundling.errors import ContractError, SettingsError
 from groundling.inference.batch import encode_question
-from groundling.inference.generate import generate_texts
 from groundling.model.attention import use_packed_attention
 from groundling.model.load import (
     TINY_FOLDER,

@@ -21,22 +21,6 @@ from groundling.model.processor import Processor
 _NEVER = 1_000_000  # tokens, where lines say themselves when they end
 
 
-def generate_texts(
-    model: PreTrainedModel,
-    processor: Processor,
-    prompts: Sequence[Sample],
-    *,
-    batch_size: int,
-    max_new_tokens: int,
-    free: bool = False,
-) -> list[str]:
-    """The texts of `generate_tokens`."""
-    answers = generate_tokens(
-        model, processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free
-    )
-    return ["".join(token.text for token in answer) for answer in answers]
-
-
 def generate_tokens(
     model: PreTrainedModel,
     processor: Processor,
