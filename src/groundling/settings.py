@@ -332,6 +332,12 @@ class Train(_Section):
         description="processes per device that load pictures ahead; 0: the training itself; null: some beside a GPU",
     )
 
+    @property
+    def rates(self) -> dict[Part, float]:
+        """The peak learning rate of each part."""
+        own, usual = self.learning_rates, self.learning_rate
+        return {"vision": own.vision or usual, "merger": own.merger or usual, "language": own.language or usual}
+
     @model_validator(mode="after")
     def _check_one_measure(self) -> Self:
         if self.pack_tokens is not None and self.batch_size != 1:

@@ -56,6 +56,12 @@ def _is_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (STATE_FILE, MANIFEST_FILE))
 
 
+def describe_last(run: Path, what: str) -> str:
+    """Which checkpoint there is to go on from; `what` it is called."""
+    whole = list_checkpoints(run)
+    return f"the last {what} is {whole[-1]}" if whole else "no checkpoint had been written yet"
+
+
 def read_step(checkpoint: Path) -> int:
     """How many optimizer steps a checkpoint has behind it."""
     return int(_read_state(checkpoint)["global_step"])

@@ -153,14 +153,19 @@ class RowSampler(Sampler[Row]):
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Row]:
-        """By tokens it may take several attempts, other changes with each, until an epoch needs no more rows than 0.
+    @property
+    def steps(self) -> int:
+        """Optimizer steps an epoch, the last perhaps of fewer rows."""
+        return -(-len(self) // self.plan.rows_a_step)
 
-        That is soon: all attempts are draws from one urn, of which epoch 0 had the first.
-        """
-        epoch = self.epoch()
-        draws = (self._draw(epoch, attempt) for attempt in count())
-        yield from next(rows for rows in draws if len(rows) == self._count)
+    def __iter__(self) -> Iterator[Row]:
+        yield from self._draw_epoch(self.epoch())
+
+    def draw_step(self, step: int) -> list[Row]:
+        """The rows of one optimizer step, counted from 0 over all epochs, of all processes in turn."""
+        epoch, place = divmod(step, self.steps)
+        size = self.plan.rows_a_step
+        return self._draw_epoch(epoch)[place * size : (place + 1) * size]
 
     def lengths_in(self, epoch: int, attempt: int) -> Sequence[Length]:
         """The lengths of all samples as they are in an epoch's attempt."""
@@ -187,6 +192,14 @@ class RowSampler(Sampler[Row]):
             return "rows of several records"
         enough = next(number for number in count(self.plan.accumulate) if self._most_of_a_picture(number) >= questions)
         return f"train.accumulate={enough}" if enough > self.plan.accumulate else None
+
+    def _draw_epoch(self, epoch: int) -> list[Row]:
+        """By tokens it may take several attempts, other changes with each, until an epoch needs no more rows than 0.
+
+        That is soon: all attempts are draws from one urn, of which epoch 0 had the first.
+        """
+        draws = (self._draw(epoch, attempt) for attempt in count())
+        return next(rows for rows in draws if len(rows) == self._count)
 
     def _draw(self, epoch: int, attempt: int) -> list[Row]:
         """One attempt at the rows of an epoch."""

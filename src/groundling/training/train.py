@@ -118,7 +118,7 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
         trainer = build_trainer(
             model, processor, settings, arguments, records=records, test=sample, resume=resume, stop=stop
         )
-        saves = count_saves(settings, arguments, steps_an_epoch=trainer.steps_an_epoch)
+        saves = count_saves(settings, arguments, steps_an_epoch=trainer.sampler.steps)
         from_main_process(lambda: refuse_small_disk(settings, trainer.sizes, saves=saves))
         show_first_batch(trainer)
         with explain_exhaustion(trainer):
@@ -404,10 +404,10 @@ def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
     """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
     with trainer.stop.listen(signal.SIGINT), trainer.stop.promise("the step is finished and saved first"):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    if trainer.stopped_by:
+    if trainer.stops.signal:
         step = trainer.state.global_step
         kept = trainer.settings.run.dir / "checkpoints" / str(step)
-        raise stopped(trainer.stopped_by, f"after step {step}; {kept} is whole, and the same command goes on from it")
+        raise stopped(trainer.stops.signal, f"after step {step}; {kept} is whole, and the same command goes on from it")
 
 
 def save_last(trainer: GroundingTrainer, asked: Record) -> Said:
