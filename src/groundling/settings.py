@@ -473,7 +473,12 @@ def load_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
     `path` counts from the current folder; the name of a shipped recipe will do. SettingsError lists everything that is
     wrong at once, each with its place, what was found, what was expected, and the closest name for an unknown one.
     """
-    recipe = _override(read_recipe(path), overrides)
+    return resolve_recipe(read_recipe(path), overrides)
+
+
+def resolve_recipe(written: Recipe, overrides: Sequence[str] = ()) -> Settings:
+    """The settings of a recipe that has been read, as `load_settings` gives them."""
+    recipe = _override(written, overrides)
     try:
         return Settings.model_validate(recipe.values)
     except ValidationError as error:

@@ -87,7 +87,11 @@ def train(recipe: str | Path, *overrides: str) -> Path:
     SettingsError and its kin before anything is computed, TrainingError where the training itself fails,
     PreemptedError where SIGTERM asked it to stop: it has saved then, and the same call goes on.
     """
-    settings = load_settings(recipe, overrides)
+    return train_by(load_settings(recipe, overrides))
+
+
+def train_by(settings: Settings) -> Path:
+    """As `train`, by settings that have been read."""
     refuse_missing_trackers(settings)
     refuse_secrets(settings)
     arguments = build_arguments(settings)
