@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 from groundling.errors import TrainingError
 from groundling.evaluation.processes import from_main_process
 from groundling.training.checkpoint import describe_last, put_in_place
-from groundling.training.disk import free_bytes, in_words, is_failed_write
+from groundling.training.disk import free_bytes, is_failed_write, show_bytes
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,6 @@ class Saver:
         free = free_bytes(partial)
         reason = "the disk is full" if free < needed else str(error).splitlines()[0]
         return TrainingError(
-            f"{partial} could not be written: {reason}; it needs {in_words(needed)}, and {in_words(free)} are free. "
-            f"{describe_last(self.run, 'checkpoint')}; with more room the same command goes on from there"
+            f"{partial} could not be written: {reason}; it needs {show_bytes(needed)}, and {show_bytes(free)} are "
+            f"free. {describe_last(self.run, 'checkpoint')}; with more room the same command goes on from there"
         )
