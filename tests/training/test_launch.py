@@ -14,7 +14,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from groundling.cli import screen, training
 from groundling.errors import SettingsError, TrainingError
-from groundling.settings import Launch, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Launch
 from groundling.training import launch
 from groundling.training.checkpoint import compare_recipes
 from groundling.training.launch import (

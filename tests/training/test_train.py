@@ -16,7 +16,8 @@ import groundling as gl
 from groundling.errors import TrainingError
 from groundling.model.load import find_checkpoint, load_model
 from groundling.model.tune import PARTS, part_of
-from groundling.settings import Settings, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Settings
 from groundling.training import arguments as module
 from groundling.training.arguments import build_arguments, loading_arguments
 from groundling.training.checkpoint import list_checkpoints

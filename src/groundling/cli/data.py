@@ -172,7 +172,7 @@ def check(
     from groundling.data.check_page import write_examination
     from groundling.data.check_summary import describe
     from groundling.data.mend import mend, refuse_place, write_mended
-    from groundling.settings import load_settings
+    from groundling.recipe import load_settings
 
     settings = None if recipe is None else load_settings(recipe)
     if fix is not None:

@@ -14,7 +14,8 @@ from groundling.cli.screen import fail, is_speaker, progress_bar, quiet_librarie
 from groundling.errors import PREEMPTED
 
 if TYPE_CHECKING:
-    from groundling.settings import Recipe, Settings
+    from groundling.recipe import Recipe
+    from groundling.settings import Settings
 
 
 def preview(
@@ -130,7 +131,7 @@ def _train(recipe: str, overrides: list[str]) -> None:
 
 def _read(recipe: str, overrides: list[str]) -> tuple[Recipe, Settings]:
     """A recipe as written, and its settings, which may be printed and kept; every mistake is told without torch."""
-    from groundling.settings import read_recipe, resolve_recipe
+    from groundling.recipe import read_recipe, resolve_recipe
     from groundling.training.secrets import refuse_secrets
 
     written = read_recipe(recipe)

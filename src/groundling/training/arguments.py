@@ -14,7 +14,8 @@ from transformers import TrainingArguments
 
 from groundling.errors import SettingsError
 from groundling.model.quantise import refuse_no_4_bits
-from groundling.settings import Settings, closest_name
+from groundling.recipe import closest_name
+from groundling.settings import Settings
 from groundling.tutorial_recipe import DECIDED, OWNED
 
 MOST_WORKERS = 4  # by default: some 80 megapixel pictures a second each, or 20 of a phone's twelve

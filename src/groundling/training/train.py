@@ -15,7 +15,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from groundling.data.record import Record
 from groundling.evaluation.processes import from_main_process
 from groundling.model.processor import Processor
-from groundling.settings import Settings, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
 from groundling.training.checkpoint import find_resume, is_at_end, owes_evaluation, read_step
 from groundling.training.disk import telling_full_disk
