@@ -298,6 +298,17 @@ def members(bins: list[list[Group]]) -> list[list[list[int]]]:
     return [[group.members for group in one] for one in bins]
 
 
+def test_a_step_has_the_rows_that_its_epoch_has_in_its_place():
+    now = [0]
+    plan = RowPlan(1, None, accumulate=2, processes=1, share_pictures=True)
+    sampler = RowSampler("abcde", [Length(10, 5)] * 5, plan, seed=3, epoch=lambda: now[0])
+    assert sampler.steps == 3
+    for now[0] in range(2):
+        steps = [sampler.draw_step(3 * now[0] + place) for place in range(3)]
+        assert [len(step) for step in steps] == [2, 2, 1]
+        assert [row for step in steps for row in step] == list(sampler)
+
+
 def test_groups_keep_within_their_rows_where_that_is_possible():
     assert members(fill(counted([0, 1, 2], [3, 4], [5], [6, 7]), 4, cut=True)) == [[[0, 1, 2], [5]], [[3, 4], [6, 7]]]
     assert members(fill(counted([0, 1, 2], [3, 4]), 4, cut=True)) == [[[0, 1, 2], [3]], [[4]]]

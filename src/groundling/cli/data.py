@@ -81,7 +81,7 @@ def convert(
         per=per,  # type: ignore[arg-type]
         question=question,
         negatives=negatives,
-        labels=None if labels is None else [label.strip() for label in labels.split(",")],
+        labels=_split(labels),
         link=link,
         limit=limit,
         shards=shards,
@@ -98,6 +98,10 @@ def convert(
     if not done.records:
         reasons = f"; {out.with_suffix('.rejected.jsonl')} tells why" if done.rejected else ""
         raise RecordError(f"no record could be made of {source}{reasons}")
+
+
+def _split(labels: str | None) -> list[str] | None:
+    return None if labels is None else [label.strip() for label in labels.split(",")]
 
 
 def export(
@@ -127,7 +131,7 @@ def export(
         out,
         family=family,
         max_tokens=max_tokens,
-        labels=None if labels is None else [label.strip() for label in labels.split(",")],
+        labels=_split(labels),
         one_based=one_based,
         url_prefix=url_prefix,
         like=like,

@@ -151,10 +151,12 @@ def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
     """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
     with trainer.stop.listen(signal.SIGINT), trainer.stop.promise("the step is finished and saved first"):
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    if trainer.stops.signal:
+    if trainer.stopping.signal:
         step = trainer.state.global_step
         kept = trainer.settings.run.dir / "checkpoints" / str(step)
-        raise stopped(trainer.stops.signal, f"after step {step}; {kept} is whole, and the same command goes on from it")
+        raise stopped(
+            trainer.stopping.signal, f"after step {step}; {kept} is whole, and the same command goes on from it"
+        )
 
 
 def save_last(trainer: GroundingTrainer, asked: Record) -> Said:

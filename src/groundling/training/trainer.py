@@ -91,9 +91,9 @@ class GroundingTrainer(Trainer):
         self.loaded_from = loaded_from
         self.stop = stop
         self.news = StepNews(self.accelerator, stop)
-        self.stops = StopsAfterStep(self.news)
+        self.stopping = StopsAfterStep(self.news)
         self.add_callback(_SparesFrozenParts())
-        self.add_callback(self.stops)
+        self.add_callback(self.stopping)
         self.saver = Saver(settings.run.dir, is_spread=self.is_deepspeed_enabled or self.is_fsdp_enabled)
         self.sizes = expect_sizes(
             model,
@@ -216,7 +216,7 @@ class GroundingTrainer(Trainer):
         try:
             predictions = ask_together(grounder, self.test, self.settings, stop=self.stop)
         except StopAsked as asked:
-            self.stops.end_training(asked.number, self.control)
+            self.stopping.end_training(asked.number, self.control)
             return {}
         scores = measure(predictions, draws=1)
         metrics = {f"eval_{name}": value for name, value in scores.metrics.items() if not math.isnan(value)}
