@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn import Recipe, read_metrics
+from drawn import Recipe, at_step, read_metrics
 from transformers import TrainerCallback
 
 import groundling as gl
-from groundling.training.trackers import Trackers
+from groundling.recipe import load_settings
+from groundling.training import trackers as trackers_module
+from groundling.training.trackers import Trackers, build_trackers
 
 SECRETS = {
     "HF_TOKEN": "hf_thisisnotarealtoken0123456789abcd",
@@ -127,6 +131,59 @@ def test_a_failing_tracker_is_dropped_with_one_warning(caplog: pytest.LogCapture
         trackers.on_log(None, None, None, logs={})  # type: ignore[arg-type]
     assert failing.heard == ["begin", "log"] and listening.heard == ["begin", "log", "log", "log"]
     assert caplog.messages == ["bad is dropped, the training goes on: RuntimeError: No active Run"]
+
+
+class Grasping(TrainerCallback):
+    """A tracker that takes signals and uncaught errors for its own, built and at work."""
+
+    def __init__(self, *_: Any) -> None:
+        self.grasp()
+
+    def grasp(self) -> None:
+        sys.excepthook = lambda *_: None
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda *_: None)
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.grasp()
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        self.grasp()
+        raise RuntimeError("No active Run")
+
+
+def heard_by() -> tuple[Any, ...]:
+    return sys.excepthook, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+
+@pytest.fixture
+def own_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, ...]]:
+    """What answers uncaught errors, Ctrl-C and SIGTERM; as it was behind the test."""
+    monkeypatch.setattr(sys, "excepthook", lambda *_: None)
+    before = {each: signal.signal(each, lambda *_: None) for each in (signal.SIGINT, signal.SIGTERM)}
+    yield heard_by()
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+def test_who_answers_a_signal_is_not_for_a_tracker_to_say(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, own_handlers: tuple[Any, ...]
+) -> None:
+    monkeypatch.setitem(trackers_module._TRACKERS, "trackio", Grasping)
+    trackers = build_trackers(load_settings(recipe(track=["trackio"])))
+    assert heard_by() == own_handlers, "while it is built"
+    for event in ("on_train_begin", "on_log"):
+        getattr(trackers, event)(None, None, None)
+        assert heard_by() == own_handlers, event
+    assert not trackers.trackers, "dropped, and its handlers with it"
+
+
+@pytest.mark.skipif(not has("swanlab"), reason="needs the extra `swanlab`")
+def test_ctrl_c_is_heard_by_the_training_and_not_by_swanlab(recipe: Recipe, own_handlers: tuple[Any, ...]) -> None:
+    heard: list[tuple[Any, ...]] = []
+    with at_step(2, lambda: heard.append(heard_by()[1:])):
+        gl.train(recipe(track=["swanlab"], train={"max_steps": 2}))
+    assert [[each.__qualname__ for each in pair] for pair in heard] == [["StopRequest._note"] * 2]
 
 
 @pytest.mark.parametrize("line", ["raise ImportError('no such symbol')", "raise SystemExit(3)", "0 / 0"])

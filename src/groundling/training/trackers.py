@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,8 @@ def build_trackers(settings: Settings) -> Trackers:
     built: dict[str, TrainerCallback] = {}
     for name in settings.track:
         try:
-            built[name] = _TRACKERS[name](settings.run.dir)
+            with _keeping_handlers():
+                built[name] = _TRACKERS[name](settings.run.dir)
         except (Exception, SystemExit) as error:
             _tell_dropped(name, error)
     return Trackers(built)
@@ -45,6 +50,23 @@ def build_trackers(settings: Settings) -> Trackers:
 
 def _tell_dropped(name: str, error: BaseException) -> None:
     log.warning("%s is dropped, the training goes on: %s: %s", name, type(error).__name__, error)
+
+
+@contextmanager
+def _keeping_handlers() -> Iterator[None]:
+    """What answers signals and uncaught errors is afterwards what it was before the block.
+
+    SwanLab 0.10 would take Ctrl-C over and end its run in the handler: the training hangs where that run is at work.
+    """
+    hook, handlers = sys.excepthook, {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        sys.excepthook = hook
+        if threading.current_thread() is threading.main_thread():  # no other may change them
+            for each, handler in handlers.items():
+                if handler is not None:  # not set by Python
+                    signal.signal(each, handler)
 
 
 class Trackers(TrainerCallback):
@@ -59,7 +81,8 @@ class Trackers(TrainerCallback):
         def pass_on(*args: Any, **kwargs: Any) -> None:
             for name, tracker in list(self.trackers.items()):
                 try:
-                    getattr(tracker, event)(*args, **kwargs)
+                    with _keeping_handlers():
+                        getattr(tracker, event)(*args, **kwargs)
                 except (Exception, SystemExit) as error:  # whatever another project's code may raise
                     _tell_dropped(name, error)
                     del self.trackers[name]
