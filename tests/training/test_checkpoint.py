@@ -104,6 +104,7 @@ def test_what_is_kept_and_how_fast_may_change(tmp_path: Path) -> None:
     settings = begin_run(tmp_path / "run", 5)
     run = {"save_every": 3, "keep": 9, "log_every": 1, "dir": tmp_path / "moved"}
     assert compare_recipes(settings, settings_of(tmp_path, run=run, track=["swanlab"], train={"workers": 4})) == []
+    assert compare_recipes(settings, settings_of(tmp_path, evaluate={"batch_size": 1})) == [], "out of memory's remedy"
     assert compare_recipes(settings, settings_of(tmp_path, evaluate={"every": 3})) == [
         "evaluate.every: 0 in recipe.yaml, now 3"
     ]

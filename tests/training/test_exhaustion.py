@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,14 @@ from drawn import Recipe
 
 import groundling as gl
 from groundling.errors import TrainingError
-from groundling.training.exhaustion import explain_exhaustion, is_exhaustion
+from groundling.model.load import TINY_FOLDER
+from groundling.model.processor import Processor
+from groundling.recipe import load_settings
+from groundling.training import reload, reports, trainer, weights
+from groundling.training import train as train_module
+from groundling.training.asking import keys_and_values, tell_asking_remedies
+from groundling.training.exhaustion import explain_asking, explain_exhaustion, is_exhaustion
+from groundling.training.memory import read_subject
 from groundling.training.records import RecordDataset
 from groundling.training.trainer import GroundingTrainer
 
@@ -84,6 +93,90 @@ def test_what_is_no_lack_of_memory() -> None:
     assert is_exhaustion(torch.OutOfMemoryError(OF_A_GPU)) and is_exhaustion(RuntimeError(OF_A_CPU))
     assert not is_exhaustion(RuntimeError("CUDA error: device-side assert triggered"))
     assert not is_exhaustion(MemoryError())
+
+
+def once(monkeypatch: pytest.MonkeyPatch, place: object, name: str) -> None:
+    """Have a function of a module fail for lack of memory, the first time that it is called."""
+    usual = getattr(place, name)
+
+    def fail(*_: Any, **__: Any) -> None:
+        monkeypatch.setattr(place, name, usual)
+        raise torch.OutOfMemoryError(OF_A_GPU)
+
+    monkeypatch.setattr(place, name, fail)
+
+
+def told_by(file: Path, *changes: str) -> list[str]:
+    with pytest.raises(TrainingError) as stopped:
+        gl.train(file, *changes)
+    return str(stopped.value).splitlines()
+
+
+def test_without_room_for_the_model_its_training_is_to_take_less(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once(monkeypatch, weights, "load_model")
+    lines = told_by(recipe())
+    assert lines[0] == "out of memory on process 0, while the model was loaded: 2.50 GiB more were asked for"
+    assert lines[1].startswith("what takes less, with the same records in every step")
+    assert any("train.batch_size=2 train.accumulate=2: " in line for line in lines[3:])
+
+
+def test_while_a_model_is_asked_fewer_questions_at_once_are_offered(recipe: Recipe, tiny_processor: Processor) -> None:
+    settings, contract = load_settings(recipe(evaluate={"batch_size": 4})), tiny_processor.contract
+    with pytest.raises(TrainingError) as asked, explain_asking(settings, contract, "after step 2", in_training=True):
+        raise torch.OutOfMemoryError(OF_A_GPU)
+    lines = str(asked.value).splitlines()
+    assert lines[0].startswith("out of memory on process 0, while test records were asked after step 2: 2.50 GiB more")
+    assert lines[1] == "what takes less, and learns the same:"
+    assert [line.partition(":")[0].strip() for line in lines[2:6]] == [
+        *("as it is", "evaluate.batch_size=2", "evaluate.batch_size=1", "evaluate.every=0")
+    ]
+    assert lines[6] == "no checkpoint had been written yet, so the same command begins anew"
+
+
+@pytest.mark.slow
+def test_without_room_for_questions_fewer_are_asked_at_once(
+    recipe: Recipe, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the way, where the run goes on with what is offered, and at its end, where it was not trained for nothing."""
+    test = {"test": str(scenes / "test.jsonl"), "train": str(scenes / "train.jsonl")}
+    file = recipe(data=test, train={"max_steps": 2}, evaluate={"every": 1, "batch_size": 4}, run={"save_every": 1})
+    once(monkeypatch, trainer, "ask_together")
+    lines = told_by(file)
+    assert lines[0].startswith("out of memory on process 0, while test records were asked after step 1: 2.50 GiB more")
+
+    once(monkeypatch, train_module, "say")
+    lines = told_by(file)
+    assert lines[0].startswith("out of memory on process 0, while the final weights were saved and asked: ")
+    assert lines[1].endswith("checkpoints/2, and the same command goes on from it")
+    once(monkeypatch, reload, "say")
+    assert told_by(file)[0].startswith(
+        "out of memory on process 0, while the final weights were loaded again and asked"
+    )
+    once(monkeypatch, reports, "_measure")
+    lines = told_by(file)
+    assert lines[0].startswith("out of memory on process 0, while test records were asked after the training: ")
+    assert lines[3].strip().startswith("evaluate.batch_size=2: ") and not any("every" in line for line in lines)
+
+    run = gl.train(file, "evaluate.batch_size=1")
+    assert (run / "report" / "report.json").is_file() and not list(run.glob("*.partial"))
+
+
+def test_keys_and_values_by_hand(recipe: Recipe) -> None:
+    text = {"num_hidden_layers": 3, "num_key_value_heads": 2, "hidden_size": 64, "num_attention_heads": 4}
+    settings = load_settings(recipe(evaluate={"max_new_tokens": 12}))
+    config: Any = SimpleNamespace(text_config=SimpleNamespace(**text))
+    numbers = 2 * 3 * 2 * 16  # keys and values of three layers, two heads of 16 numbers
+    tokens = 2 * (100 + 100) + 12  # of a picture and the words beside it, twice, and of the answer
+    assert keys_and_values(config, settings, questions=5, max_tokens=100) == 5 * tokens * numbers * 4
+
+
+def test_one_question_at_a_time_may_be_answered_in_fewer_tokens(recipe: Recipe) -> None:
+    settings = load_settings(recipe(evaluate={"batch_size": 1, "max_new_tokens": 512}))
+    config = read_subject(TINY_FOLDER).config
+    lines = list(tell_asking_remedies(config, settings, max_tokens=64, in_training=False))
+    assert [line.partition(":")[0] for line in lines] == ["as it is", "evaluate.max_new_tokens=256"]
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ def test_what_is_whole_takes_its_name(tmp_path: Path) -> None:
 def test_what_the_disk_refuses_is_gone_and_told(tmp_path: Path, is_spread: bool) -> None:
     partial = tmp_path / "best.partial"
     told = (
-        r"best\.partial could not be written: \[Errno 28\] no room; it needs 1\.0 kB, and .* are free\. no checkpoint "
+        r"best\.partial could not be written: \[Errno 28\] no room; it needs 1\.0 kB, and .* are free\. "
+        r"Make room; no checkpoint had been written yet, so the same command begins anew$"
     )
     with (
         pytest.raises(TrainingError, match=told),

@@ -128,9 +128,9 @@ def test_a_disk_that_fills_while_saving(
         filler.write_bytes(bytes(shutil.disk_usage(disk).free - left))
 
     told = (
-        r"checkpoint-4 could not be written: the disk is full; it needs 6\.2 MB, and .* are free\. the last checkpoint"
+        r"checkpoint-4 could not be written: the disk is full; it needs 6\.2 MB, and .* are free\. Make room; the last "
     )
-    with at_step(3, fill), pytest.raises(TrainingError, match=f"{told} is .*checkpoints/2; with more room"):
+    with at_step(3, fill), pytest.raises(TrainingError, match=f"{told}checkpoint is .*checkpoints/2, and"):
         gl.train(file, f"run.dir={run}")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["2"]
     assert list_checkpoints(run) and find_damage(run / "checkpoints" / "2") is None

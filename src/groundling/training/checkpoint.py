@@ -37,6 +37,7 @@ _CHANGES_NOTHING = (
     "run.",
     "track",
     "train.workers",
+    "evaluate.batch_size",
     "launch.",
 )  # settings that decide what is kept, not what is learned
 
@@ -61,6 +62,14 @@ def describe_last(run: Path, what: str) -> str:
     """Which checkpoint there is to go on from; `what` it is called."""
     whole = list_checkpoints(run)
     return f"the last {what} is {whole[-1]}" if whole else "no checkpoint had been written yet"
+
+
+def tell_way_on(run: Path) -> str:
+    """Which checkpoint the same command goes on from, or that there is none."""
+    whole = list_checkpoints(run)
+    if not whole:
+        return "no checkpoint had been written yet, so the same command begins anew"
+    return f"the last checkpoint is {whole[-1]}, and the same command goes on from it"
 
 
 def read_step(checkpoint: Path) -> int:

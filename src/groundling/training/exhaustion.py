@@ -8,20 +8,24 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from transformers import TrainerState, TrainingArguments
 
 from groundling.errors import GroundlingError, TrainingError
 from groundling.inference.batch import IGNORED
+from groundling.model.contract import Contract
 from groundling.model.load import find_description
 from groundling.model.processor import Processor
 from groundling.settings import Launch, Settings
-from groundling.training.memory import GIB, estimate_memory, read_subject
+from groundling.training.asking import tell_asking_remedies
+from groundling.training.checkpoint import tell_way_on
+from groundling.training.memory import GIB, Subject, estimate_memory, read_subject
 from groundling.training.processes import name_engine
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import find_remedies
@@ -50,6 +54,46 @@ class Training(Protocol):
 @contextmanager
 def explain_exhaustion(trainer: Training, row: Mapping[str, Any] | None = None) -> Iterator[None]:
     """TrainingError in place of a lack of memory: the step, the row if that is it, and the three cheapest remedies."""
+    with _explaining(lambda: _place(trainer, row), lambda: _tell_training(trainer, row)):
+        yield
+
+
+@contextmanager
+def explain_loading(settings: Settings, processor: Processor) -> Iterator[None]:
+    """The same while the model to train is loaded and put on its device."""
+
+    def tell() -> Iterator[str]:
+        return _tell_remedies(settings, worst_row(settings, max_tokens=processor.contract.budget.max_tokens))
+
+    with _explaining(lambda: "while the model was loaded", tell):
+        yield
+
+
+@contextmanager
+def explain_asking(settings: Settings, contract: Contract, when: str, *, in_training: bool = False) -> Iterator[None]:
+    """The same while a model is asked about the test records; `when`, such as `after step 8`."""
+
+    def tell() -> Iterator[str]:
+        yield "what takes less, and learns the same:"
+        config = _read_recipe_subject(settings).config
+        options = {"max_tokens": contract.budget.max_tokens, "in_training": in_training}
+        yield from (f"  {line}" for line in tell_asking_remedies(config, settings, **options))
+        yield tell_way_on(settings.run.dir)
+
+    with _explaining(lambda: f"while test records were asked {when}", tell):
+        yield
+
+
+@contextmanager
+def explain_ending(run: Path, doing: str) -> Iterator[None]:
+    """The same while the final weights are written or tried: the next start has them alone in memory."""
+    with _explaining(lambda: f"while the final weights were {doing}", lambda: iter([tell_way_on(run)])):
+        yield
+
+
+@contextmanager
+def _explaining(place: Callable[[], str], tell: Callable[[], Iterator[str]]) -> Iterator[None]:
+    """TrainingError in place of a lack of memory: where it was, and the lines that follow."""
     message = None
     try:
         yield
@@ -58,27 +102,26 @@ def explain_exhaustion(trainer: Training, row: Mapping[str, Any] | None = None) 
             raise
         message = str(error)
     if message is not None:  # outside of the handler, so that the traceback's frames, and the tensors in them, are gone
-        told = "\n".join(_explain(trainer, row, message))
-        if trainer.args.process_index:
+        process = PartialState().process_index
+        asked = _ASKED.search(message)
+        wanted = f": {asked[1]} more were asked for" if asked else ""
+        told = "\n".join([f"out of memory on process {process}, {place()}{wanted}{_tell_room()}", *_try_to(tell)])
+        if process:
             log.error("error: %s", told)  # the command line speaks for the first process only
         raise TrainingError(told)
+
+
+def _try_to(tell: Callable[[], Iterator[str]]) -> list[str]:
+    """Its lines; the first message counts, whatever fails behind it."""
+    try:
+        return list(tell())
+    except (GroundlingError, RuntimeError, ValueError) as error:
+        return [f"(no remedy could be planned: {error})"]
 
 
 def is_exhaustion(error: BaseException) -> bool:
     """Whether a device, or the machine, had no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or bool(_OF_A_CPU.search(str(error)))
-
-
-def _explain(trainer: Training, row: Mapping[str, Any] | None, message: str) -> Iterator[str]:
-    asked = _ASKED.search(message)
-    wanted = f": {asked[1]} more were asked for" if asked else ""
-    yield f"out of memory on process {trainer.args.process_index}, {_place(trainer, row)}{wanted}{_tell_room()}"
-    try:
-        remedies = list(_find_remedies(trainer, row))
-    except (GroundlingError, RuntimeError, ValueError) as error:  # the first message counts, whatever fails behind it
-        remedies = [f"(no remedy could be planned: {error})"]
-    yield "what takes less, with the same records in every step (`groundling plan` tells more):"
-    yield from (f"  {remedy}" for remedy in remedies)
 
 
 def _place(trainer: Training, row: Mapping[str, Any] | None) -> str:
@@ -116,16 +159,24 @@ def _tell_room() -> str:
     return f", {free / GIB:.1f} of {whole / GIB:.1f} GiB are free"
 
 
-def _find_remedies(trainer: Training, row: Mapping[str, Any] | None) -> Iterator[str]:
+def _tell_training(trainer: Training, row: Mapping[str, Any] | None) -> Iterator[str]:
     settings = trainer.settings.model_copy(update={"launch": running_launch(trainer)})
-    subject = read_subject(find_description(settings.model.name, revision=settings.model.revision))
     budget = trainer.processor.contract.budget
-    shape = worst_row(settings, max_tokens=budget.max_tokens) if row is None else shape_of(row)
+    return _tell_remedies(settings, worst_row(settings, max_tokens=budget.max_tokens) if row is None else shape_of(row))
+
+
+def _tell_remedies(settings: Settings, shape: RowShape) -> Iterator[str]:
+    yield "what takes less, with the same records in every step (`groundling plan` tells more):"
+    subject = _read_recipe_subject(settings)
     room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
     now = estimate_memory(subject, settings, shape).most.total
-    yield f"as it is: {now / GIB:.1f} GiB, an estimate for a GPU"
+    yield f"  as it is: {now / GIB:.1f} GiB, an estimate for a GPU"
     for remedy in find_remedies(subject, settings, shape, device_bytes=room):
-        yield str(remedy)
+        yield f"  {remedy}"
+
+
+def _read_recipe_subject(settings: Settings) -> Subject:
+    return read_subject(find_description(settings.model.name, revision=settings.model.revision))
 
 
 def running_launch(trainer: Training) -> Launch:

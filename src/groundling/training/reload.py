@@ -17,6 +17,7 @@ from groundling.inference.batch import IGNORED, encode_record
 from groundling.inference.predict import load
 from groundling.model.attention import attend_packed
 from groundling.model.processor import Processor
+from groundling.training.exhaustion import is_exhaustion
 from groundling.training.records import join_samples
 
 _NEW_TOKENS = 64  # of the one answer; whether it is any good is for the report
@@ -62,6 +63,8 @@ def refuse_other_model(folder: Path, record: Record, said: Said | None, *, max_p
         if record.image is not None:
             grounder.predict_many([(record.image, record.question)], max_new_tokens=_NEW_TOKENS)
     except (GroundlingError, OSError, RuntimeError) as error:
+        if is_exhaustion(error):
+            raise
         raise TrainingError(f"{folder}: what was saved cannot be loaded and asked: {error}") from error
     if not torch.isfinite(found.logits).all():
         raise TrainingError(f"{folder}: what was saved answers {record.place} with numbers that are none")

@@ -26,6 +26,7 @@ from groundling.model.load import Checkpoint
 from groundling.model.processor import Processor
 from groundling.settings import Settings
 from groundling.training.card import BASE_REPORT, write_results
+from groundling.training.exhaustion import explain_asking
 from groundling.training.stop import StopAsked, StopRequest, stopped
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def measure_base(
     contract = dataclasses.replace(
         processor.contract, trained_on=base.contract.trained_on, made_with=base.contract.made_with
     )
-    with _keeping_answers(stop):
+    with _keeping_answers(stop), explain_asking(settings, processor.contract, "before the training"):
         grounder = load(settings.model.name, revision=settings.model.revision)
         grounder = dataclasses.replace(grounder, processor=processor.with_contract(contract))
         _measure(grounder, test, folder, settings, stop)
@@ -64,7 +65,9 @@ def measure_base(
     torch.cuda.empty_cache()
 
 
-def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record], stop: StopRequest) -> None:
+def measure_run(
+    settings: Settings, base: Checkpoint, processor: Processor, test: Sequence[Record], stop: StopRequest
+) -> None:
     """Load what was saved, the best weights where there are any, and report on all test records; write the card."""
     run = settings.run.dir
     if not test:
@@ -72,7 +75,7 @@ def measure_run(settings: Settings, base: Checkpoint, test: Sequence[Record], st
     else:
         if PartialState().is_main_process:
             (run / "report" / "report.json").unlink(missing_ok=True)  # of weights that it has gone on from
-        with _keeping_answers(stop):
+        with _keeping_answers(stop), explain_asking(settings, processor.contract, "after the training"):
             report = _measure(load(str(run)), test, run / "report", settings, stop)
         for name in dict.fromkeys((settings.evaluate.metric, "parse_rate")):
             log.info("%s %.3f [%.3f, %.3f] on all test records", name, report.metrics[name], *report.ci95[name])

@@ -24,6 +24,7 @@ from groundling.training.checkpoint import (
     sweep_partial,
 )
 from groundling.training.disk import write_whole
+from groundling.training.exhaustion import explain_ending
 from groundling.training.records import Gathered, longest_answer, write_set_aside
 from groundling.training.reload import Said, refuse_other_model
 
@@ -82,7 +83,8 @@ def keep_final(settings: Settings, asked: Record, said: Said | None) -> None:
     final = settings.run.dir / "final"
 
     def keep() -> None:
-        refuse_other_model(partial_name(final), asked, said, max_pixels=settings.images.max_file_pixels)
+        with explain_ending(settings.run.dir, "loaded again and asked"):
+            refuse_other_model(partial_name(final), asked, said, max_pixels=settings.images.max_file_pixels)
         put_in_place(partial_name(final), final)
 
     from_main_process(keep)

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 
 from groundling.errors import TrainingError
 from groundling.evaluation.processes import from_main_process
-from groundling.training.checkpoint import describe_last, put_in_place
+from groundling.training.checkpoint import put_in_place, tell_way_on
 from groundling.training.disk import free_bytes, is_failed_write, show_bytes
 
 log = logging.getLogger(__name__)
@@ -72,5 +72,5 @@ class Saver:
         reason = "the disk is full" if free < needed else str(error).splitlines()[0]
         return TrainingError(
             f"{partial} could not be written: {reason}; it needs {show_bytes(needed)}, and {show_bytes(free)} are "
-            f"free. {describe_last(self.run, 'checkpoint')}; with more room the same command goes on from there"
+            f"free. Make room; {tell_way_on(self.run)}"
         )

@@ -20,7 +20,7 @@ from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
 from groundling.training.checkpoint import find_resume, is_at_end, owes_evaluation, read_step
 from groundling.training.disk import telling_full_disk
-from groundling.training.exhaustion import explain_exhaustion
+from groundling.training.exhaustion import explain_ending, explain_exhaustion, explain_loading
 from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
 from groundling.training.lock import hold_run
@@ -80,21 +80,23 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     if resume is not None and is_at_end(resume, settings):
         copy_last(resume, settings.run.dir)
     else:
-        model = build_model(base, settings, resume)
-        trainer = build_trainer(
-            model, processor, settings, arguments, records=records, test=sample, resume=resume, stop=stop
-        )
+        with explain_loading(settings, processor):
+            model = build_model(base, settings, resume)
+            trainer = build_trainer(
+                model, processor, settings, arguments, records=records, test=sample, resume=resume, stop=stop
+            )
         saves = count_saves(settings, arguments, steps_an_epoch=trainer.sampler.steps)
         from_main_process(lambda: refuse_small_disk(settings, trainer.sizes, saves=saves))
         show_first_batch(trainer)
         with explain_exhaustion(trainer):
             run_trainer(trainer, resume)
-        said = save_last(trainer, asked)
+        with explain_ending(settings.run.dir, "saved and asked"):
+            said = save_last(trainer, asked)
         del trainer, model
 
     free_devices()
     keep_final(settings, asked, said)
-    measure_run(settings, base, records.test, stop)
+    measure_run(settings, base, processor, records.test, stop)
     log.info("done: %s", settings.run.dir)
     return settings.run.dir
 

@@ -41,7 +41,7 @@ from groundling.training.checkpoint import (
     explain_unreadable,
     partial_name,
 )
-from groundling.training.exhaustion import explain_exhaustion
+from groundling.training.exhaustion import explain_asking, explain_exhaustion
 from groundling.training.finite import describe_not_finite, refuse_not_finite
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together, name_engine
@@ -213,8 +213,10 @@ class GroundingTrainer(Trainer):
         """
         model: Any = self.accelerator.unwrap_model(self.model)
         grounder = Grounder(model, self.processor, "model in training")
+        when = f"after step {self.state.global_step}"
         try:
-            predictions = ask_together(grounder, self.test, self.settings, stop=self.stop)
+            with explain_asking(self.settings, self.processor.contract, when, in_training=True):
+                predictions = ask_together(grounder, self.test, self.settings, stop=self.stop)
         except StopAsked as asked:
             self.stopping.end_training(asked.number, self.control)
             return {}
