@@ -118,7 +118,7 @@ def test_without_room_for_the_model_its_training_is_to_take_less(
     once(monkeypatch, weights, "load_model")
     lines = told_by(recipe())
     assert lines[0] == "out of memory on process 0, while the model was loaded: 2.50 GiB more were asked for"
-    assert lines[1].startswith("what takes less, with the same records in every step")
+    assert lines[1].startswith("what takes less, cheapest first")
     assert any("train.batch_size=2 train.accumulate=2: " in line for line in lines[3:])
 
 

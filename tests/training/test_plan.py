@@ -1,4 +1,4 @@
-"""Plans: numbers that can be worked out on paper, rows that training would have, and remedies that keep the step."""
+"""Plans: numbers that can be worked out on paper, and rows that training would have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from published import write_published, write_sized_records
 from transformers import AutoModelForImageTextToText
 
 import groundling as gl
-from groundling.model.layout import Stretch
 from groundling.model.quantise import BITS_A_WEIGHT
 from groundling.recipe import load_settings
 from groundling.settings import Launch, Settings
@@ -21,7 +20,7 @@ from groundling.training.plan import Plan, Rate, _disk, _load_processor, _measur
 from groundling.training.plan_text import describe_plan
 from groundling.training.ready import build_dataset, build_sampler, make_ready
 from groundling.training.rehearsal import RowShape
-from groundling.training.remedies import Change, _candidates, apply, find_remedies, halve_row, see_less
+from groundling.training.remedies import Change, apply
 from groundling.training.rows import Length
 from groundling.training.space import expect_sizes, most_bytes
 from groundling.training.workload import measure_workload, worst_row
@@ -100,7 +99,7 @@ def test_gradients_wait_while_rows_accumulate_and_frozen_parts_have_none(tmp_pat
         ["forward", "back, language", "optimizer"], learned
     )
     assert waiting.moments[-1].optimizer == 2 * learned
-    once = estimate_memory(subject, apply(settings, (Change("train", "accumulate", 1),)), row)
+    once = estimate_memory(subject, apply(settings, (Change("train.accumulate", 1),)), row)
     assert [moment.gradients for moment in once.moments] == [0, 0, learned]
     assert once.moments[0].vision == 0, "what is frozen keeps nothing"
 
@@ -109,70 +108,6 @@ def test_what_fits_leaves_room_for_gaps() -> None:
     memory = Memory((Moment("a", 0, 0, 0, 0, 0, 0, 0, 10), Moment("b", 90, 0, 0, 0, 0, 0, 0, 5)))
     assert memory.most.name == "b"
     assert memory.fits(100) and not memory.fits(99)
-
-
-# ---- remedies --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_remedies_take_less_and_those_that_suffice_come_first(tmp_path: Path) -> None:
-    settings = published(tmp_path, "3b", "train.gradient_checkpointing=false", "train.pack_tokens=8192")
-    subject, row = read_subject(Path(settings.model.name)), worst_row(settings, max_tokens=1280)
-    before = estimate_memory(subject, on(settings, 2), row).most.total
-    found = find_remedies(subject, on(settings, 2), row, device_bytes=80 * GIB, most=99)
-    assert len(found) > 4
-    assert all(remedy.total < before and remedy.fits == (remedy.total <= 76 * GIB) for remedy in found)
-    assert [remedy.fits for remedy in found] == sorted((remedy.fits for remedy in found), reverse=True)
-
-
-@pytest.mark.parametrize("rows", [{"pack_tokens": 8192}, {"batch_size": 8}])
-def test_no_remedy_changes_the_global_batch(rows: dict[str, Any]) -> None:
-    values = {"model": {"name": "tiny"}, "data": {"train": "a"}, "run": {"dir": "x"}, "train": rows | {"accumulate": 3}}
-    settings = Settings.model_validate(values)
-    row = worst_row(settings, max_tokens=1280)
-    found = list(_candidates(on(settings, 2), row))
-    for one in found:
-        train = apply(settings, one.changes).train
-        assert (train.pack_tokens or train.batch_size) * train.accumulate == 3 * next(iter(rows.values()))
-    spread = [str(change) for one in found for change in one.changes if change.section == "launch"]
-    assert spread == ["launch.engine=zero2", "launch.engine=zero3"]
-    halved = next(one for one in found if "accumulate=6" in " ".join(map(str, one.changes)))
-    assert halved.row is not None and halved.row.tokens <= row.tokens / 2 + 1380
-    sight = [one for one in found if any(change.name == "max_tokens" for change in one.changes)]
-    assert bool(sight) == ("batch_size" in rows), "rows by tokens would only hold more pictures"
-
-
-def test_rows_of_one_sample_cannot_be_halved() -> None:
-    settings = load_settings("textvqa-3b", ["train.pack_tokens=2048"])
-    row = worst_row(settings, max_tokens=1280)
-    assert len(row.stretches) == 1
-    assert not any("pack_tokens" in str(one.changes) for one in _candidates(settings, row))
-
-
-def test_adapters_ask_for_what_may_stand_beside_them() -> None:
-    settings = load_settings("textvqa-3b", ["tune.freeze=[vision]"])
-    row = worst_row(settings, max_tokens=1280)
-    changes = [" ".join(map(str, one.changes)) for one in _candidates(settings, row)]
-    assert "tune.method=lora tune.freeze=[]" in changes
-    for change in changes:
-        load_settings("textvqa-3b", ["tune.freeze=[vision]", *change.split()])
-
-
-def test_half_a_row_has_the_pictures_of_its_samples() -> None:
-    """Five questions about three pictures: the first three are about two of them."""
-    picture = (1, 40, 40)
-    samples = [Stretch(500), Stretch(50, 450, 0), Stretch(500), Stretch(50, 450, 2), Stretch(500)]
-    half = halve_row(RowShape(samples, [picture] * 3, 50))
-    assert half == RowShape(samples[:3], [picture] * 2, 25)
-    words = halve_row(RowShape([Stretch(30), Stretch(30), Stretch(500), Stretch(500)], [picture] * 2, 40))
-    assert words is not None and words.grids == [(1, 2, 2)], "words alone come first here"
-
-
-def test_half_the_sight_is_half_the_patches() -> None:
-    shared = [Stretch(1000), Stretch(50, 990, 0), Stretch(1000)]
-    less = see_less(RowShape(shared, [(1, 60, 60), (1, 60, 60)], 9))
-    assert less is not None and less.patches == 3600
-    assert less.stretches == [Stretch(550), Stretch(50, 540, 0), Stretch(550)]
 
 
 # ---- data ------------------------------------------------------------------------------------------------------

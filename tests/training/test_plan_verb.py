@@ -34,7 +34,7 @@ def test_a_plan_for_a_person_and_its_scripts(
     out, err = capsys.readouterr()
     assert out.startswith("textvqa-3b on 4 GPUs, ddp\nfull: trains vision 631,975,680, merger 36,708,608, language")
     assert "of 3,754,622,976 parameters" in out and "data: 30 records about 20 pictures\n" in out
-    assert "does not fit in 24 GiB less 5% for gaps; the same steps in less memory:\n    launch.engine=zero3" in out
+    assert "does not fit in 24 GiB less 5% for gaps; what takes less, cheapest first:\n    launch.engine=fsdp2" in out
     assert out.rstrip().endswith(f"groundling train textvqa-3b {' '.join(changes)}")
     assert err.splitlines()[-2:] == ["job.sh", "task.yaml"]
     assert (tmp_path / "job.sh").read_text(encoding="utf-8").startswith("#!/bin/bash\n#SBATCH --job-name=textvqa-3b\n")

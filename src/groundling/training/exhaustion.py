@@ -30,7 +30,7 @@ from groundling.training.processes import name_engine
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import find_remedies
 from groundling.training.rows import RowSampler
-from groundling.training.workload import worst_row
+from groundling.training.workload import Samples, measure_samples, worst_row
 
 _OF_A_CPU = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")  # a RuntimeError without a class
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ [KMG]iB|\d+ bytes)")
@@ -63,7 +63,8 @@ def explain_loading(settings: Settings, processor: Processor) -> Iterator[None]:
     """The same while the model to train is loaded and put on its device."""
 
     def tell() -> Iterator[str]:
-        return _tell_remedies(settings, worst_row(settings, max_tokens=processor.contract.budget.max_tokens))
+        row = worst_row(settings, max_tokens=processor.contract.budget.max_tokens)
+        return _tell_remedies(settings, row, processor)
 
     with _explaining(lambda: "while the model was loaded", tell):
         yield
@@ -160,19 +161,38 @@ def _tell_room() -> str:
 
 
 def _tell_training(trainer: Training, row: Mapping[str, Any] | None) -> Iterator[str]:
-    settings = trainer.settings.model_copy(update={"launch": running_launch(trainer)})
-    budget = trainer.processor.contract.budget
-    return _tell_remedies(settings, worst_row(settings, max_tokens=budget.max_tokens) if row is None else shape_of(row))
+    settings, processor = trainer.settings.model_copy(update={"launch": running_launch(trainer)}), trainer.processor
+    max_tokens = processor.contract.budget.max_tokens
+    return _tell_remedies(
+        settings, worst_row(settings, max_tokens=max_tokens) if row is None else shape_of(row), processor
+    )
 
 
-def _tell_remedies(settings: Settings, shape: RowShape) -> Iterator[str]:
-    yield "what takes less, with the same records in every step (`groundling plan` tells more):"
+def _tell_remedies(settings: Settings, row: RowShape, processor: Processor) -> Iterator[str]:
+    yield "what takes less, cheapest first (`groundling plan` tells more):"
     subject = _read_recipe_subject(settings)
     room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-    now = estimate_memory(subject, settings, shape).most.total
+    now = estimate_memory(subject, settings, row).most.total
     yield f"  as it is: {now / GIB:.1f} GiB, an estimate for a GPU"
-    for remedy in find_remedies(subject, settings, shape, device_bytes=room):
-        yield f"  {remedy}"
+    remedies = find_remedies(
+        subject,
+        settings,
+        row,
+        samples=_measure(settings, processor),
+        device_bytes=room,
+        has_gpu=room is not None,
+    )
+    yield from (f"  {remedy}" for remedy in remedies)
+    if not remedies:
+        yield "  no change that is known takes less"
+
+
+def _measure(settings: Settings, processor: Processor) -> Samples | None:
+    """The training records as a plan has them; None where they are not what they were at the start."""
+    try:
+        return measure_samples(settings, processor)
+    except (GroundlingError, OSError):
+        return None
 
 
 def _read_recipe_subject(settings: Settings) -> Subject:

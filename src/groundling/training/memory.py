@@ -143,14 +143,48 @@ def _count_adapters(subject: Subject, settings: Settings) -> dict[Part, int]:
 
 def estimate_memory(subject: Subject, settings: Settings, row: RowShape, *, numbers: Numbers | None = None) -> Memory:
     """What training on a row takes on each device, once the optimizer has its states."""
-    numbers = numbers or count_numbers(subject, settings)
-    rehearsed = _rehearse(subject, settings, row)
+    return _add_up(numbers or count_numbers(subject, settings), settings, _rehearse(subject, settings, row))
+
+
+class Estimates:
+    """Estimates for one model by many recipes; what these have in common is counted and rehearsed once."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._numbers: dict[str, Numbers] = {}
+        self._rehearsals: dict[str, Rehearsal] = {}
+
+    def estimate(self, settings: Settings, row: RowShape) -> Memory:
+        """As `estimate_memory`."""
+        how = _how_to_rehearse(settings)
+        name = repr((how, _adapter_or_frozen(settings), row))
+        if name not in self._rehearsals:
+            self._rehearsals[name] = _rehearse(self._subject, settings, row)
+        return _add_up(self._count(settings), settings, self._rehearsals[name])
+
+    def least(self, settings: Settings) -> int:
+        """Bytes that are taken whatever the row: those of the optimizer's step, for which nothing is rehearsed."""
+        return _at_optimizer(self._count(settings), settings).total
+
+    def _count(self, settings: Settings) -> Numbers:
+        name = repr((settings.tune, settings.model.dtype))
+        if name not in self._numbers:
+            self._numbers[name] = count_numbers(self._subject, settings)
+        return self._numbers[name]
+
+
+def _adapter_or_frozen(settings: Settings) -> object:
+    """What of `tune` a rehearsal depends on: weights in 4 bits are not in it."""
+    return settings.tune.lora if settings.tune.has_adapters else settings.tune.freeze
+
+
+def _add_up(numbers: Numbers, settings: Settings, rehearsed: Rehearsal) -> Memory:
     weights, optimizer, gradients, engine = _static(numbers, settings)
     of_language = round(gradients * numbers.trained["language"] / max(1, sum(numbers.trained.values())))
     waiting = gradients if settings.train.accumulate > 1 else 0  # from the rows before
 
-    def moment(name: str, held: int, kept: Kept, working: int = 0) -> Moment:
-        return Moment(name, weights, optimizer, held, kept.vision, kept.language, kept.rest + working, engine)
+    def moment(name: str, held: int, kept: Kept) -> Moment:
+        return Moment(name, weights, optimizer, held, kept.vision, kept.language, kept.rest, engine)
 
     moments = [
         moment("forward", waiting, rehearsed.forward),
@@ -158,24 +192,36 @@ def estimate_memory(subject: Subject, settings: Settings, row: RowShape, *, numb
     ]
     if rehearsed.vision_backward is not None:
         moments.append(moment("back, vision", max(waiting, of_language), rehearsed.vision_backward))
-    moments.append(moment("optimizer", gradients, Kept(0, 0, 0), _step_extra(numbers, settings.launch)))
-    return Memory(tuple(moments))
+    return Memory((*moments, _at_optimizer(numbers, settings)))
 
 
-def _rehearse(subject: Subject, settings: Settings, row: RowShape) -> Rehearsal:
+def _at_optimizer(numbers: Numbers, settings: Settings) -> Moment:
+    weights, optimizer, gradients, engine = _static(numbers, settings)
+    return Moment("optimizer", weights, optimizer, gradients, 0, 0, _step_extra(numbers, settings.launch), engine)
+
+
+class _Manner(NamedTuple):
+    """How a step is rehearsed."""
+
+    dtype: torch.dtype
+    autocast: bool
+    checkpointing: bool
+    has_kernel: bool
+
+
+def _how_to_rehearse(settings: Settings) -> _Manner:
     launch = settings.launch
     in_bf16 = settings.train.bf16 is not False
     spread = in_bf16 and launch.devices > 1 and launch.engine == "fsdp2"
     dtype = torch.bfloat16 if in_bf16 and (launch.has_deepspeed or spread) else weights_dtype(settings, has_gpu=True)
-    return rehearse(
-        subject.config,
-        row,
-        dtype=dtype,
-        autocast=in_bf16 and not launch.has_deepspeed,
-        checkpointing=settings.train.gradient_checkpointing,
-        prepare=lambda bare: prepare(bare, settings, subject.family),
-        has_kernel=in_bf16,
-    )
+    return _Manner(dtype, in_bf16 and not launch.has_deepspeed, settings.train.gradient_checkpointing, in_bf16)
+
+
+def _rehearse(subject: Subject, settings: Settings, row: RowShape) -> Rehearsal:
+    def prepare_as_told(bare: PreTrainedModel) -> PreTrainedModel:
+        return prepare(bare, settings, subject.family)
+
+    return rehearse(subject.config, row, **_how_to_rehearse(settings)._asdict(), prepare=prepare_as_told)
 
 
 def _static(numbers: Numbers, settings: Settings) -> tuple[int, int, int, int]:

@@ -18,12 +18,12 @@ from groundling.model.contract import DEFAULT_MAX_TOKENS, recipe_contract
 from groundling.model.load import find_checkpoint, find_description, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.memory import Memory, Numbers, Subject, count_numbers, estimate_memory, read_subject
+from groundling.training.memory import Memory, Numbers, count_numbers, estimate_memory, read_subject
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import Remedy, find_remedies
 from groundling.training.scripts import start_command
 from groundling.training.space import most_bytes, sizes_under
-from groundling.training.workload import Workload, measure_workload, worst_row
+from groundling.training.workload import Samples, Workload, measure_samples, plan_rows, worst_row
 
 
 class Rate(NamedTuple):
@@ -51,7 +51,7 @@ class Plan:
     row: RowShape  # that memory is estimated for
     memory: Memory
     device_bytes: int | None  # of one device; None where it is not known
-    remedies: list[Remedy]  # where it does not fit
+    remedies: list[Remedy]  # where it does not fit, `find_remedies`
     workload: Workload | None  # None where processor or data are not at hand
     seconds: float | None  # None without a rate
     command: str
@@ -154,7 +154,8 @@ def build_plan(
     except ContractError as error:
         processor = None
         notes.append(f"tokens and steps are not known: {error}")
-    workload = None if processor is None else _measure(settings, processor, notes)
+    samples = None if processor is None else _measure(settings, processor, notes)
+    workload = None if samples is None else plan_rows(samples, settings)
     max_tokens = settings.images.max_tokens or (
         DEFAULT_MAX_TOKENS if processor is None else processor.contract.budget.max_tokens
     )
@@ -170,7 +171,9 @@ def build_plan(
         row=row,
         memory=memory,
         device_bytes=device_bytes,
-        remedies=_remedies(subject, settings, row, memory, device_bytes),
+        remedies=[]
+        if device_bytes is None or memory.fits(device_bytes)
+        else find_remedies(subject, settings, row, samples=samples, device_bytes=device_bytes),
         workload=workload,
         seconds=_seconds(workload, rate),
         command=start_command(settings.launch, recipe, overrides),
@@ -185,9 +188,9 @@ def _load_processor(settings: Settings, folder: str) -> Processor:
     )
 
 
-def _measure(settings: Settings, processor: Processor, notes: list[str]) -> Workload | None:
+def _measure(settings: Settings, processor: Processor, notes: list[str]) -> Samples | None:
     try:
-        return measure_workload(settings, processor)
+        return measure_samples(settings, processor)
     except (GroundlingError, OSError) as error:
         told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         notes.append(f"tokens and steps are not known: {told}")
@@ -207,18 +210,6 @@ _CHANCES = ("flip", "rotate", "crop", "scale", "mosaic")
 
 def _memory_of_gpu() -> int | None:
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
-
-
-def _remedies(
-    subject: Subject,
-    settings: Settings,
-    row: RowShape,
-    memory: Memory,
-    device_bytes: int | None,
-) -> list[Remedy]:
-    if device_bytes is None or memory.fits(device_bytes):
-        return []
-    return find_remedies(subject, settings, row, device_bytes=device_bytes)
 
 
 def _seconds(workload: Workload | None, rate: Rate) -> float | None:

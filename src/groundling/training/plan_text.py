@@ -89,9 +89,12 @@ def _describe_fit(plan: Plan) -> str:
     room = plan.device_bytes / GIB
     if plan.fits:
         return f"{most:.1f} GiB at most fits in {room:.0f} GiB"
-    spared = f" less {SPARE:.0%} for gaps"
-    told = f"{most:.1f} GiB at most does not fit in {room:.0f} GiB{spared}"
-    return f"{told}; the same steps in less memory:" if plan.remedies else f"{told}, and no change that is known does"
+    told = f"{most:.1f} GiB at most does not fit in {room:.0f} GiB less {SPARE:.0%} for gaps"
+    if not plan.remedies:
+        return f"{told}, and no change that is known takes less"
+    if any(remedy.fits for remedy in plan.remedies):
+        return f"{told}; what takes less, cheapest first:"
+    return f"{told}, and no change that is known does; what takes less, cheapest first:"
 
 
 def _describe_run(plan: Plan) -> str:

@@ -1,30 +1,48 @@
-"""What makes a training take less memory, and how much less: changes of a recipe that leave its global batch alone."""
+"""What makes a training take less memory: changes of its recipe, what they cost, and how much less it then takes.
+
+No change is made by itself. One that puts other records into a step says how many steps an epoch then has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple
 
 from groundling.model.layout import Stretch
 from groundling.settings import Engine, Settings
-from groundling.training.memory import DEVICE, GIB, Subject, estimate_memory
+from groundling.training.memory import DEVICE, GIB, SPARE, Estimates, Subject
 from groundling.training.rehearsal import Grid, RowShape
+from groundling.training.workload import Samples, Workload, plan_rows
 
-_HELPS = 0.98  # of the memory from before is left, at most, by what is worth telling
+_HELPS = 0.99  # of the memory from before is left, at most, by what is worth telling
 _BLANK: Grid = (1, 2, 2)  # the picture that a row of words alone gets
 _FEW_TOKENS = 256  # of a picture: with half of them little would be seen
+_FEW_RANKS = 8  # of an adapter: half of them learn little
+_SAME_STEP = 0.01  # more or fewer steps an epoch, at most, are as good as the same ones
+_PARTS = range(2, 9)  # into which rows may be cut
+_NEAR = (0, 2, -2, 4, -4, 8, -8)  # per cent by which rows may be longer or shorter than their pictures make them
+_MOST_TOGETHER = 4  # changes
 
 
 class Change(NamedTuple):
-    """One setting and its other value."""
+    """One setting, by its dotted name, and its other value."""
 
-    section: str
-    name: str
-    value: bool | int | str | tuple[()]
+    key: str
+    value: bool | int | float | str | tuple[str, ...]
 
     def __str__(self) -> str:
-        shown = "true" if self.value is True else "[]" if self.value == () else self.value
-        return f"{self.section}.{self.name}={shown}"
+        match self.value:
+            case bool():
+                shown = str(self.value).lower()
+            case float():
+                shown = f"{self.value:g}"
+            case tuple():
+                shown = f"[{','.join(self.value)}]"
+            case _:
+                shown = str(self.value)
+        return f"{self.key}={shown}"
 
 
 class Remedy(NamedTuple):
@@ -41,92 +59,366 @@ class Remedy(NamedTuple):
         return f"{what}: {self.total / GIB:.1f} GiB{verdict} ({self.costs})"
 
 
-class _Candidate(NamedTuple):
-    costs: str
-    changes: tuple[Change, ...]
-    row: RowShape | None = None  # where it becomes another one
+@dataclass(frozen=True)
+class Case:
+    """A training for which there may be too little memory, as its recipe is or as it was changed."""
+
+    settings: Settings
+    row: RowShape  # that takes most
+    samples: Samples | None  # None where there are none to measure
+    has_gpu: bool  # where it is trained
+    before: Workload | None  # of the recipe as it is
+    work: Workload | None  # of the recipe as it was changed
+    changes: Mapping[str, Change] = field(default_factory=dict)  # by their keys
+    costs: Mapping[str, str] = field(default_factory=dict)  # by the key of what they are for
+
+    def after(self, costs: str, first: Change, *others: Change) -> Case:
+        """The same training with other values, and what these cost."""
+        return replace(self.beside(first, *others), costs={**self.costs} | {first.key: costs})
+
+    def beside(self, *changes: Change) -> Case:
+        """The same training with other values beside those that it has been changed by."""
+        changed = {**self.changes} | {change.key: change for change in changes}
+        return replace(self, settings=apply(self.settings, changes), changes=changed)
+
+    def with_row(self, row: RowShape) -> Case:
+        """The same where another row takes most."""
+        return replace(self, row=row)
+
+    def with_work(self, work: Workload) -> Case:
+        """The same with rows as they were planned."""
+        return replace(self, work=work, row=work.largest)
+
+
+Option = Callable[[Case], Case | None]  # None where there is nothing to change
 
 
 def find_remedies(
-    subject: Subject, settings: Settings, row: RowShape, *, device_bytes: float | None, most: int = 3
+    subject: Subject,
+    settings: Settings,
+    row: RowShape,
+    *,
+    samples: Samples | None,
+    device_bytes: float | None,
+    has_gpu: bool = True,
+    most: int = 3,
 ) -> list[Remedy]:
-    """The cheapest changes that help, those that suffice first. No step's records change by any of them."""
-    before = estimate_memory(subject, settings, row).most.total
-    found: list[Remedy] = []
-    for one in _candidates(settings, row):
-        after = estimate_memory(subject, apply(settings, one.changes), one.row or row)
-        if after.most.total - DEVICE < (before - DEVICE) * _HELPS:
-            fits = None if device_bytes is None else after.fits(device_bytes)
-            found.append(Remedy(one.changes, one.costs, after.most.total, fits))
-    return sorted(found, key=lambda remedy: remedy.fits is not True)[:most]
+    """The cheapest changes after which it fits, alone or together, cheapest first, then those that help at least.
+
+    Where nothing suffices, all that is known together comes last, beside so many.
+    """
+    work = None if samples is None else plan_rows(samples, settings)
+    case, estimates = Case(settings, row, samples, has_gpu, work, work), Estimates(subject)
+    before = estimates.estimate(settings, row).most.total
+
+    def judge(changed: Case) -> Remedy:
+        memory = estimates.estimate(changed.settings, changed.row)
+        fits = None if device_bytes is None else memory.fits(device_bytes)
+        return Remedy(tuple(changed.changes.values()), _describe_costs(changed), memory.most.total, fits)
+
+    def may_fit(changed: Case) -> bool:
+        return estimates.least(changed.settings) <= (device_bytes or 0) * (1 - SPARE)
+
+    fitting = list(islice(_find_fitting(case, judge, may_fit), most)) if device_bytes else []
+    judged = (judge(changed) for option in OPTIONS if (changed := option(case))) if len(fitting) < most else ()
+    helping = (remedy for remedy in judged if not remedy.fits and remedy.total - DEVICE < (before - DEVICE) * _HELPS)
+    found = [*fitting, *islice(helping, most - len(fitting))]
+    if device_bytes and not fitting and len(found) > 1:
+        found.append(judge(_change_all(case)))
+    return found
 
 
-def apply(settings: Settings, changes: tuple[Change, ...]) -> Settings:
+def _find_fitting(case: Case, judge: Callable[[Case], Remedy], may_fit: Callable[[Case], bool]) -> Iterator[Remedy]:
+    """Changes that suffice, none of which could be left out; sets without the dearest option first, then the next."""
+    enough: list[set[Option]] = []
+    of_rows: dict[tuple[Option, ...], Case | None] = {}
+    for options in _combine():
+        if any(other <= set(options) for other in enough):
+            continue
+        light = _change(case, [each for each in options if each not in _OF_ROWS])
+        if light is None or not may_fit(light):
+            continue
+        rows = tuple(each for each in options if each in _OF_ROWS)
+        if rows not in of_rows:
+            of_rows[rows] = _change(case, rows)
+        first = of_rows[rows]
+        changed = None if first is None else _change(first, [each for each in options if each not in _OF_ROWS])
+        if changed is not None and (remedy := judge(changed)).fits:
+            enough.append(set(options))
+            yield remedy
+
+
+def _combine() -> Iterator[tuple[Option, ...]]:
+    """Sets of options, each as a number in binary whose digits they are."""
+    for number in range(1, 2 ** len(OPTIONS)):
+        if number.bit_count() <= _MOST_TOGETHER:
+            yield tuple(option for place, option in enumerate(OPTIONS) if number >> place & 1)
+
+
+def _change(case: Case, options: Sequence[Option]) -> Case | None:
+    """The case after all of them; None where one has nothing to change."""
+    changed: Case | None = case
+    for option in options:
+        changed = None if changed is None else option(changed)
+    return changed
+
+
+def _change_all(case: Case) -> Case:
+    """The case after each that has something to change."""
+    for option in OPTIONS:
+        case = option(case) or case
+    return case
+
+
+def _describe_costs(case: Case) -> str:
+    """What the changes cost, and what they do to a step's records where rows are cut by tokens."""
+    told = ["together", *case.costs.values()] if len(case.costs) > 1 else [*case.costs.values()]
+    if "train.pack_tokens" in case.changes:
+        told.append(_describe_steps(case.before, case.work))
+        tokens = case.settings.train.pack_tokens or 0
+        if tokens < case.settings.data.max_length:
+            told.append(f"samples of more than {tokens} tokens are set aside")
+    return "; ".join(told)
+
+
+def _describe_steps(before: Workload | None, after: Workload | None) -> str:
+    """How many steps there are, and how many records each has by that."""
+    if before is None or after is None:
+        return "steps of other records, how many cannot be told without data"
+    if after.steps_an_epoch == before.steps_an_epoch:
+        return f"steps of other records, {after.steps_an_epoch:,} an epoch as before"
+    more = before.steps_an_epoch / after.steps_an_epoch - 1
+    told = f"{before.steps_an_epoch:,} -> {after.steps_an_epoch:,} steps an epoch"
+    return f"{told}, each of {abs(more):.1%} {'more' if more > 0 else 'fewer'} records"
+
+
+def apply(settings: Settings, changes: Sequence[Change]) -> Settings:
     """The recipe with other values."""
-    values = settings.model_dump()
-    for section, name, value in changes:
-        values[section][name] = value
+    values: Any = settings.model_dump()
+    for key, value in changes:
+        *sections, name = key.split(".")
+        inner = values
+        for section in sections:
+            inner = inner[section]
+        inner[name] = value
     return Settings.model_validate(values)
 
 
-def _candidates(settings: Settings, row: RowShape) -> Iterator[_Candidate]:
-    """Cheapest first: what costs time, what makes devices talk more, what shows less, what learns less."""
-    tune, engine = settings.tune, settings.launch.engine or "ddp"
-    twice = () if settings.train.gradient_checkpointing else (Change("train", "gradient_checkpointing", True),)
-    half = halve_row(row)
-    halved = () if half is None else _halve_rows(settings)
-    if twice:
-        yield _Candidate("about a third more time", twice)
-    left_out = _describe_left_out(settings)
-    if halved:
-        yield _Candidate(f"shorter rows, the same step: a little more time{left_out}", halved, row=half)
-    if twice and halved:
-        yield _Candidate(f"about a third more time{left_out}", twice + halved, row=half)
-    if settings.launch.devices > 1 and tune.method != "qlora":
-        for other in _ENGINES_BEHIND[engine]:
-            yield _Candidate("more talk between devices", (Change("launch", "engine", other),))
-    less = None if settings.train.pack_tokens is not None else see_less(row)
-    if less is not None:
-        tokens = max(map(_visual_tokens, less.grids))
-        yield _Candidate("half the sight: small targets suffer", (Change("images", "max_tokens", tokens),), row=less)
-    beside = (*((Change("tune", "freeze", ()),) if tune.freeze else ()), *twice)
-    if tune.method == "full":
-        yield _Candidate("adapters can learn less than all weights", (Change("tune", "method", "lora"), *beside))
-    if tune.method != "qlora" and engine == "ddp":
-        yield _Candidate("adapters beside rounded weights; slower", (Change("tune", "method", "qlora"), *beside))
+# ---- what only takes time --------------------------------------------------------------------------------------
 
 
-_ENGINES_BEHIND: dict[Engine, tuple[Engine, ...]] = {
-    "ddp": ("zero2", "zero3"),
+def _shorten_rows(case: Case) -> Case | None:
+    """Smaller rows, and more of them in a step."""
+    train, costs = case.settings.train, "a little more time"
+    if train.pack_tokens is not None and case.samples is not None:
+        return _pack_shorter(case, case.samples, costs)
+    size = train.pack_tokens or train.batch_size
+    parts = 2 if train.pack_tokens else next((each for each in _PARTS if size % each == 0), None)
+    row = None if parts is None else cut_row(case.row, parts)
+    if parts is None or row is None:
+        return None
+    name = "train.pack_tokens" if train.pack_tokens else "train.batch_size"
+    return case.after(costs, Change(name, size // parts), _accumulate(train.accumulate * parts)).with_row(row)
+
+
+def _pack_shorter(case: Case, samples: Samples, costs: str) -> Case | None:
+    """Rows of fewer tokens, and so many in a step that it has about as many records as before."""
+    assert case.work is not None
+    train, steps = case.settings.train, case.work.steps_an_epoch * case.settings.launch.devices
+
+    def cut(parts: int) -> Case | None:
+        tokens = Change("train.pack_tokens", (train.pack_tokens or 0) // parts)
+        shorter = case.after(costs, tokens, _accumulate(train.accumulate * parts))
+        if not samples.fit(shorter.settings):
+            return None
+        rows = plan_rows(samples, shorter.settings).rows
+        changed = case.after(costs, tokens, _accumulate(max(1, round(rows / steps))))
+        return changed.with_work(plan_rows(samples, changed.settings))
+
+    return _choose_step(cut(parts) for parts in _PARTS)
+
+
+def _accumulate(rows: int) -> Change:
+    return Change("train.accumulate", rows)
+
+
+def _choose_step(tried: Iterable[Case | None]) -> Case | None:
+    """The first whose steps are as many as the recipe's, give or take one per cent, else that which is nearest."""
+    nearest: tuple[float, Case] | None = None
+    for case in tried:
+        if case is None or case.work is None or case.before is None:
+            continue
+        apart = abs(case.work.steps_an_epoch / case.before.steps_an_epoch - 1)
+        if apart <= _SAME_STEP:
+            return case
+        nearest = min(nearest or (apart, case), (apart, case), key=lambda each: each[0])
+    return nearest and nearest[1]
+
+
+def _compute_twice(case: Case) -> Case | None:
+    if case.settings.train.gradient_checkpointing:
+        return None
+    return case.after("about a third more time", Change("train.gradient_checkpointing", True))
+
+
+def _spread(engine: Engine) -> Option:
+    """An option that spreads the model over the devices by an engine."""
+
+    def spread(case: Case) -> Case | None:
+        launch = case.settings.launch
+        is_further = engine in _FURTHER[launch.engine or "ddp"]
+        if launch.devices == 1 or case.settings.tune.method == "qlora" or not is_further:
+            return None
+        if engine == "fsdp2" and not case.has_gpu:
+            return None
+        return case.after(_TALK[engine], Change("launch.engine", engine))
+
+    return spread
+
+
+_FURTHER: dict[Engine, tuple[Engine, ...]] = {
+    "ddp": ("zero2", "fsdp2", "zero3"),
     "zero2": ("zero3",),
     "zero3": (),
     "fsdp2": (),
 }
+_TALK: dict[Engine, str] = {
+    "zero2": 'more talk between devices; needs "groundling[deepspeed]"',
+    "fsdp2": "much more talk between devices",
+    "zero3": 'much more talk between devices; needs "groundling[deepspeed]"',
+}
 
 
-def _halve_rows(settings: Settings) -> tuple[Change, ...]:
-    """Rows of half the size and twice as many in a step; nothing where they cannot be halved."""
-    train = settings.train
-    accumulate = Change("train", "accumulate", train.accumulate * 2)
-    if train.pack_tokens is not None:
-        return (Change("train", "pack_tokens", train.pack_tokens // 2), accumulate)
-    if train.batch_size % 2:
-        return ()
-    return (Change("train", "batch_size", train.batch_size // 2), accumulate)
+# ---- what rounds -----------------------------------------------------------------------------------------------
 
 
-def _describe_left_out(settings: Settings) -> str:
-    """What shorter rows have no room for any more, where that may happen."""
-    room = (settings.train.pack_tokens or 0) // 2
-    return f"; longer samples than {room} are set aside" if 0 < room < settings.data.max_length else ""
+def _round_arithmetic(case: Case) -> Case | None:
+    if case.settings.train.bf16 is not False or not case.has_gpu:
+        return None
+    return case.after("arithmetic of fewer digits, and faster", Change("train.bf16", True))
 
 
-def halve_row(row: RowShape) -> RowShape | None:
-    """The first half of a row's samples, with as many pictures as they have; None for a row of one sample."""
+def _round_frozen(case: Case) -> Case | None:
+    if not case.settings.tune.has_adapters or case.settings.model.dtype != "float32":
+        return None
+    return case.after("frozen weights of fewer digits", Change("model.dtype", "bfloat16"))
+
+
+def _round_optimizer(case: Case) -> Case | None:
+    """bitsandbytes knows GPUs only, and no weights that are spread."""
+    launch, optimizer = case.settings.launch, str(case.settings.trainer.get("optim", "adamw_torch"))
+    is_spread = launch.devices > 1 and not _is_whole(case.settings)
+    if not case.has_gpu or is_spread or not optimizer.startswith("adamw_torch"):
+        return None
+    costs = 'AdamW\'s numbers in 8 bits, hardly a loss; needs "groundling[qlora]"'
+    return case.after(costs, Change("trainer.optim", "adamw_8bit"), *_as_copies(case.settings))
+
+
+def _is_whole(settings: Settings) -> bool:
+    return settings.launch.engine in (None, "ddp")
+
+
+def _as_copies(settings: Settings) -> tuple[Change, ...]:
+    """What has a whole copy of the model on each device."""
+    return () if _is_whole(settings) else (Change("launch.engine", "ddp"),)
+
+
+# ---- what learns or sees less ----------------------------------------------------------------------------------
+
+
+def _halve_adapter(case: Case) -> Case | None:
+    """Half the rank at the same scale, alpha / rank."""
+    tune = case.settings.tune
+    if not tune.has_adapters or tune.lora.rank < 2 * _FEW_RANKS or tune.lora.rank % 2:
+        return None
+    changes = Change("tune.lora.rank", tune.lora.rank // 2), Change("tune.lora.alpha", tune.lora.alpha / 2)
+    return case.after("adapters of half the width learn less", *changes)
+
+
+def _freeze_tower(case: Case) -> Case | None:
+    tune = case.settings.tune
+    if tune.method != "full" or tune.freeze:
+        return None
+    return case.after("the vision tower does not learn", Change("tune.freeze", ("vision",)))
+
+
+def _halve_sight(case: Case) -> Case | None:
+    """Pictures of half the tokens, and rows by tokens as much shorter: else they would only hold more pictures."""
+    largest = max(map(_visual_tokens, case.row.grids), default=0)
+    tokens, pack_tokens = largest // 2, case.settings.train.pack_tokens
+    row = see_less(case.row, tokens)
+    if largest < _FEW_TOKENS or tokens < (case.settings.images.min_tokens or 0) or row is None:
+        return None
+    costs, budget = "half the sight: small targets suffer", Change("images.max_tokens", tokens)
+    if pack_tokens is None:
+        return case.after(costs, budget).with_row(row)
+    if case.samples is None:
+        shorter = Change("train.pack_tokens", round(pack_tokens * row.tokens / case.row.tokens))
+        return case.after(costs, budget, shorter).with_row(row)
+    return _pack_less(case.after(costs, budget), case.samples, case.samples.at_budget(tokens))
+
+
+def _pack_less(case: Case, samples: Samples, less: Samples) -> Case | None:
+    """Rows as much shorter as samples have become, or nearly so, for steps of about as many records."""
+    pack_tokens = (case.settings.train.pack_tokens or 0) * less.tokens / samples.tokens
+
+    def pack(per_cent: int) -> Case | None:
+        changed = case.beside(Change("train.pack_tokens", round(pack_tokens * (1 + per_cent / 100))))
+        return changed.with_work(plan_rows(less, changed.settings)) if less.fit(changed.settings) else None
+
+    return _choose_step(pack(per_cent) for per_cent in _NEAR)
+
+
+def _use_adapters(case: Case) -> Case | None:
+    if case.settings.tune.method != "full":
+        return None
+    costs = "adapters can learn less than all weights"
+    return case.after(costs, Change("tune.method", "lora"), *_unfreeze(case.settings))
+
+
+def _use_4_bits(case: Case) -> Case | None:
+    """Of copies side by side alone."""
+    if case.settings.tune.method == "qlora" or not case.has_gpu:
+        return None
+    costs = 'adapters beside rounded weights, slower; needs "groundling[qlora]"'
+    beside = (*_unfreeze(case.settings), *_as_copies(case.settings))
+    return case.after(costs, Change("tune.method", "qlora"), *beside)
+
+
+def _unfreeze(settings: Settings) -> tuple[Change, ...]:
+    """What adapters ask for, beside which all is frozen."""
+    return (Change("tune.freeze", ()),) if settings.tune.freeze else ()
+
+
+OPTIONS: tuple[Option, ...] = (
+    _shorten_rows,
+    _compute_twice,
+    _spread("zero2"),
+    _spread("fsdp2"),
+    _spread("zero3"),
+    _round_optimizer,
+    _round_frozen,
+    _round_arithmetic,
+    _halve_adapter,
+    _freeze_tower,
+    _halve_sight,
+    _use_adapters,
+    _use_4_bits,
+)
+"""Cheapest first: what takes time, what rounds, what learns or sees less."""
+
+_OF_ROWS = (_shorten_rows, _halve_sight)  # take some time to work out, and change no weights
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------
+
+
+def cut_row(row: RowShape, parts: int) -> RowShape | None:
+    """The first of so many parts of a row's samples, with as many pictures as they have; None for one sample."""
     samples = len(row.stretches)
     if samples < 2:
         return None
-    kept = row.stretches[: -(-samples // 2)]
+    kept = row.stretches[: -(-samples // parts)]
     roots = [stretch.length for stretch in kept if not stretch.prefix]  # each with a picture, or of words alone
     sizes = iter(row.grids)
     grid = next(sizes, None)
@@ -135,7 +427,7 @@ def halve_row(row: RowShape) -> RowShape | None:
         if grid is not None and _visual_tokens(grid) <= length:
             grids.append(grid)
             grid = next(sizes, None)
-    return RowShape(kept, grids or [_BLANK], -(-row.learned // 2))
+    return RowShape(kept, grids or [_BLANK], -(-row.learned // parts))
 
 
 def _visual_tokens(grid: Grid) -> int:
@@ -143,13 +435,12 @@ def _visual_tokens(grid: Grid) -> int:
     return time * rows * columns // 4  # every family merges two by two patches
 
 
-def see_less(row: RowShape) -> RowShape | None:
-    """A row whose pictures are half as high; None where little of them would be left, or words stand alone."""
+def see_less(row: RowShape, max_tokens: int) -> RowShape | None:
+    """A row whose larger pictures are so much lower that they have so many tokens; None where words stand alone."""
     roots = [place for place, stretch in enumerate(row.stretches) if not stretch.prefix]
-    largest = max(map(_visual_tokens, row.grids), default=0)
-    if len(roots) != len(row.grids) or largest < _FEW_TOKENS:
+    if len(roots) != len(row.grids):
         return None
-    grids = [(time, max(2, rows // 4 * 2), columns) for time, rows, columns in row.grids]
+    grids = [_lower(grid, max_tokens) for grid in row.grids]
     lost = {
         root: _visual_tokens(old) - _visual_tokens(new) for root, old, new in zip(roots, row.grids, grids, strict=True)
     }
@@ -160,3 +451,9 @@ def see_less(row: RowShape) -> RowShape | None:
         for place, stretch in enumerate(row.stretches)
     ]
     return RowShape(stretches, grids, row.learned)
+
+
+def _lower(grid: Grid, max_tokens: int) -> Grid:
+    time, rows, columns = grid
+    tokens = _visual_tokens(grid)
+    return grid if tokens <= max_tokens else (time, max(2, rows * max_tokens // tokens // 2 * 2), columns)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,8 +66,41 @@ class _Measured(NamedTuple):
     length: Length
 
 
+@dataclass(frozen=True)
+class Samples:
+    """Measured samples that stand for all of an epoch."""
+
+    measured: Sequence[_Measured]
+    processor: Processor
+    scale: float  # samples of an epoch for each of these
+    unreadable: int  # lines or pictures of the whole
+    too_long: int  # beside these
+
+    @property
+    def tokens(self) -> int:
+        """Of all that were measured, each with its own picture."""
+        return sum(one.length.tokens for one in self.measured)
+
+    def at_budget(self, max_tokens: int) -> Samples:
+        """The same samples, their pictures of so many visual tokens at most."""
+        processor = self.processor.with_contract(self.processor.contract.with_max_tokens(max_tokens))
+        again = [one._replace(length=measure_seen(one.record, processor, one.frame)) for one in self.measured]
+        return replace(self, measured=again, processor=processor)
+
+    def fit(self, settings: Settings) -> bool:
+        """Whether a row of the recipe has room for each of them."""
+        return max(one.length.tokens for one in self.measured) <= min(
+            settings.data.max_length, _room(self, settings) or settings.data.max_length
+        )
+
+
 def measure_workload(settings: Settings, processor: Processor) -> Workload:
     """The workload of a recipe's training records. SettingsError where none can be used."""
+    return plan_rows(measure_samples(settings, processor), settings)
+
+
+def measure_samples(settings: Settings, processor: Processor) -> Samples:
+    """A recipe's training records as samples, of many a part. SettingsError where none can be used."""
     sources = [_read(source.path, settings) for source in settings.data.train]
     lines = sum(len(records) for records, _ in sources)
     share = min(1.0, MOST_MEASURED / max(1, lines))
@@ -86,7 +120,7 @@ def measure_workload(settings: Settings, processor: Processor) -> Workload:
     mixed = [group[number] for group, chosen in zip(groups, numbers, strict=True) for number in chosen.tolist()]
     if not mixed:
         raise SettingsError("no record of data.train can be used")
-    return _plan_rows(mixed, processor, settings, scale=lines / taken, unreadable=unreadable, too_long=too_long)
+    return Samples(mixed, processor, lines / taken, unreadable, too_long)
 
 
 def _read(path: Path, settings: Settings) -> tuple[Sequence[Record], int]:
@@ -128,36 +162,31 @@ def _frame_of(record: Record, max_pixels: int) -> Frame | None:
         return None
 
 
-def _plan_rows(
-    mixed: Sequence[_Measured],
-    processor: Processor,
-    settings: Settings,
-    *,
-    scale: float,
-    unreadable: int,
-    too_long: int,
-) -> Workload:
-    train = settings.train
+def plan_rows(samples: Samples, settings: Settings) -> Workload:
+    """What a recipe makes of the samples: its rows, and its steps."""
+    train, mixed = settings.train, samples.measured
     records, lengths = [one.record for one in mixed], [one.length for one in mixed]
-    room = train.pack_tokens and room_for_samples(records, processor, train.pack_tokens)
-    plan = RowPlan(train.batch_size, room, train.accumulate, settings.launch.devices, train.share_pictures)
+    plan = RowPlan(
+        train.batch_size, _room(samples, settings), train.accumulate, settings.launch.devices, train.share_pictures
+    )
     rows = [row.numbers for row in RowSampler([record.image for record in records], lengths, plan, seed=train.seed)]
     in_rows = [_tokens(row, records, lengths, train.share_pictures) for row in rows]
     tokens = [length.tokens for length in lengths]
     shapes = (
-        _shape([mixed[number] for number in row], processor, train.share_pictures) for row in _largest(rows, in_rows)
+        _shape([mixed[number] for number in row], samples.processor, train.share_pictures)
+        for row in _largest(rows, in_rows)
     )
     median, p95 = np.percentile(tokens, [50, 95])
-    whole = round(len(rows) * scale)
+    whole = round(len(rows) * samples.scale)
     steps = -(-whole // plan.rows_a_step)
     return Workload(
-        records=round(len(mixed) * scale),
-        pictures=round(len({record.image for record in records} - {None}) * scale),
+        records=round(len(mixed) * samples.scale),
+        pictures=round(len({record.image for record in records} - {None}) * samples.scale),
         measured=len(mixed),
-        unreadable=unreadable,
-        too_long=too_long,
+        unreadable=samples.unreadable,
+        too_long=samples.too_long,
         tokens=Spread(min(tokens), round(float(median)), round(float(p95)), max(tokens)),
-        epoch_tokens=round(sum(in_rows) * scale),
+        epoch_tokens=round(sum(in_rows) * samples.scale),
         rows=whole,
         steps_an_epoch=steps,
         steps=train.max_steps or math.ceil(train.epochs * steps),
@@ -165,6 +194,12 @@ def _plan_rows(
         saved=1 - sum(in_rows) / sum(tokens),
         largest=max(shapes, key=lambda shape: shape.tokens + shape.patches),
     )
+
+
+def _room(samples: Samples, settings: Settings) -> int | None:
+    """Tokens of a row that samples may have; None where rows are counted in samples."""
+    pack_tokens = settings.train.pack_tokens
+    return pack_tokens and room_for_samples([one.record for one in samples.measured], samples.processor, pack_tokens)
 
 
 def _tokens(row: Sequence[int], records: Sequence[Record], lengths: Sequence[Length], is_shared: bool) -> int:
