@@ -115,16 +115,24 @@ def test_a_name_that_is_nothing_is_refused(name: str):
     assert refusal(SettingsError, name).startswith(f"no model '{name}': neither a folder here, nor a hub name")
 
 
-@pytest.mark.parametrize("name", ["acme/no-such-model", "acme/--bad..name"])
-def test_a_hub_name_without_the_hub_is_refused_at_once_with_a_cure(name: str, monkeypatch, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "acme/no-such-model",
+            "acme/no-such-model: the hub cannot be reached (or HF_HUB_OFFLINE is set), and there is",
+        ),
+        ("acme/--bad..name", "no folder 'acme/--bad..name' here, and the hub gave none"),
+    ],
+)
+def test_a_hub_name_without_the_hub_is_refused_at_once_with_a_cure(name: str, told: str, monkeypatch, tmp_path: Path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     started = time.monotonic()
 
     message = refusal(SettingsError, name)
 
-    assert message.startswith(f"no folder {name!r} here, and the hub gave none")
-    assert message.endswith(f"`groundling fetch {name}` brings one to a local folder")
+    assert message.startswith(told) and f"`groundling fetch {name}`" in message
     assert time.monotonic() - started < 5
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from published import write_published
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from groundling.cli import screen, training
@@ -100,14 +102,29 @@ def test_the_command_line_starts_the_launcher(
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     started: list[list[str]] = []
-    monkeypatch.setattr(launch, "_run_launcher", lambda _, options: started.append(options))
+    monkeypatch.setattr(launch, "_run_launcher", lambda _, options, seconds: started.append([*options, str(seconds)]))
     monkeypatch.setenv("GROUNDLING_LAUNCHER", "")  # and put back afterwards
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as ended:
         training.train("tiny", ["launch.processes=2"])
     assert ended.value.exit_code == 0 and signal.getsignal(signal.SIGTERM) == before
-    assert started == [shlex.split("--standalone --nproc_per_node 2 -m groundling train tiny launch.processes=2")]
-    assert f"-m torch.distributed.run {shlex.join(started[0])}" in capsys.readouterr().err
+    line = "--standalone --nproc_per_node 2 -m groundling train tiny launch.processes=2"
+    assert started == [[*shlex.split(line), "120"]]
+    assert f"-m torch.distributed.run {line}" in capsys.readouterr().err
+
+
+def test_a_large_checkpoint_is_given_the_time_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 s for the step; 3.75 billion numbers of 16 bytes at 2.2 s a GB."""
+    assert launch.seconds_to_save(10**9) == launch.LEAST_TO_SAVE == 120
+    given: list[int] = []
+    monkeypatch.setattr(launch, "_run_launcher", lambda _, __, seconds: given.append(seconds))
+    monkeypatch.setenv("GROUNDLING_LAUNCHER", "")
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    folder = write_published(tmp_path / "3b", "3b", with_processor=False)
+    with pytest.raises(typer.Exit):
+        training.train("textvqa-3b", [f"model.name={folder}", "launch.processes=2", "launch.engine=zero2"])
+    assert given == [60 + math.ceil(2.2 * 3.754622976 * 16)] == [193]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,10 @@ def test_the_disk_is_what_a_training_asks_for(tmp_path: Path, engine: str) -> No
 
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(gl.SettingsError, match="the hub gave none of that name"):
+    with pytest.raises(
+        gl.SettingsError,
+        match=r"nobody/nothing: the hub cannot be reached \(or HF_HUB_OFFLINE is set\), and there is neither",
+    ):
         plan_of(load_settings("textvqa-3b", ["model.name=nobody/nothing"]))
     with pytest.raises(gl.SettingsError, match="zero3 would have to cut weights of 4 bits"):
         plan_of(on(published(tmp_path, "3b", recipe="textvqa-3b-qlora"), 2, 1, "zero3"))

@@ -36,8 +36,9 @@ def test_a_plan_for_a_person_and_its_scripts(
     assert "of 3,754,622,976 parameters" in out and "data: 30 records about 20 pictures\n" in out
     assert "does not fit in 24 GiB less 5% for gaps; what takes less, cheapest first:\n    launch.engine=fsdp2" in out
     assert out.rstrip().endswith(f"groundling train textvqa-3b {' '.join(changes)}")
-    assert err.splitlines()[-2:] == ["job.sh", "task.yaml"]
-    assert (tmp_path / "job.sh").read_text(encoding="utf-8").startswith("#!/bin/bash\n#SBATCH --job-name=textvqa-3b\n")
+    assert [line for line in err.splitlines() if not line.startswith("note: ")][-2:] == ["job.sh", "task.yaml"]
+    assert "#SBATCH --signal=B:TERM@160\n" in (tmp_path / "job.sh").read_text(encoding="utf-8"), "45.1 GB to save"
+    assert (tmp_path / "job.sh").read_text(encoding="utf-8").startswith("#!/bin/bash\n# Written by `groundling plan`")
     assert yaml.safe_load((tmp_path / "task.yaml").read_text(encoding="utf-8"))["name"] == "textvqa-3b"
     assert not (tmp_path / "runs").exists()
 
@@ -72,3 +73,19 @@ def test_a_secret_is_printed_nowhere(
     out, err = capsys.readouterr()
     assert "made-up-token-of-a-test" not in out + err and "HF_TOKEN" in err
     assert not job.exists()
+
+
+def test_what_cannot_be_written_or_meant_is_refused_before_anything_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("groundling.training.plan.build_plan", lambda *_, **__: pytest.fail("it was planned"))
+    (tmp_path / "r.yaml").write_text("model: {name: tiny}\ndata: {train: a.jsonl}\n", encoding="utf-8")
+    for options, told in (
+        (["--slurm", "r.yaml"], "r.yaml is there already"),
+        (["--slurm", "x", "--sky", "x"], "x is named for two scripts"),
+        (["--sky", "nodir/x.yaml"], "there is no folder nodir"),
+        (["--samples-per-second", 1, "--tokens-per-second", 1], "give one"),
+    ):
+        assert call(monkeypatch, "r.yaml", *options) == 2
+        assert told in capsys.readouterr().err

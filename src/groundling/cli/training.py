@@ -11,7 +11,7 @@ import typer
 
 from groundling.cli.options import AsJson, Overrides, RecipeName
 from groundling.cli.screen import fail, is_speaker, progress_bar, quiet_libraries, say
-from groundling.errors import PREEMPTED
+from groundling.errors import PREEMPTED, SettingsError
 
 if TYPE_CHECKING:
     from groundling.recipe import Recipe
@@ -57,14 +57,19 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Tell what a recipe takes before it is started: memory, tokens, steps, time, and the line that starts it."""
-    written, settings = _read(recipe, overrides or [])
+    from groundling.training.scripts import refuse_foreign_files
+
+    if samples_per_second is not None and tokens_per_second is not None:
+        raise SettingsError("--samples-per-second and --tokens-per-second say the same thing; give one")
+    refuse_foreign_files(slurm, sky)
+    given = (recipe, overrides or [])
+    written, settings = _read(*given)
     name = Path(recipe).stem
     _tell_notes(written)
     with quiet_libraries():
         from groundling.training.memory import GIB
         from groundling.training.plan import Rate, build_plan
         from groundling.training.plan_text import describe_plan
-        from groundling.training.scripts import sky_task, slurm_script
 
         found = build_plan(
             settings,
@@ -74,17 +79,30 @@ def plan(
             device_bytes=None if gpu_memory is None else round(gpu_memory * GIB),
             rate=Rate(samples_per_second, tokens_per_second),
         )
-    if slurm is not None:
-        script = slurm_script(settings.launch, recipe, overrides or [], name=name)
-        slurm.write_text(script, encoding="utf-8")
-    if sky is not None:
-        run_dir = settings.run.dir
-        task = sky_task(settings.launch, recipe, overrides or [], name=name, accelerator=accelerator, run_dir=run_dir)
-        sky.write_text(task, encoding="utf-8")
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else describe_plan(found))
-    for file in (slurm, sky):
-        if file is not None:
-            say(str(file))
+    if slurm is not None:
+        _write_slurm(slurm, settings, given, name=name, checkpoint=found.disk.checkpoint)
+    if sky is not None:
+        _write_sky(sky, settings, given, name=name, accelerator=accelerator)
+
+
+def _write_slurm(file: Path, settings: Settings, given: tuple[str, list[str]], *, name: str, checkpoint: int) -> None:
+    from groundling.training.launch import seconds_to_save
+    from groundling.training.scripts import slurm_script
+
+    script = slurm_script(settings.launch, *given, name=name, seconds=seconds_to_save(checkpoint))
+    file.write_text(script, encoding="utf-8")
+    say(str(file))
+
+
+def _write_sky(file: Path, settings: Settings, given: tuple[str, list[str]], *, name: str, accelerator: str) -> None:
+    from groundling.training.scripts import sky_task
+
+    task = sky_task(settings, *given, name=name, accelerator=accelerator)
+    file.write_text(task.text, encoding="utf-8")
+    for note in task.notes:
+        say(f"note: {note}")
+    say(str(file))
 
 
 def train(recipe: RecipeName, overrides: Overrides = None) -> None:
@@ -102,6 +120,7 @@ def _train(recipe: str, overrides: list[str]) -> None:
         has_lost_peer,
         launch_command,
         needs_launcher,
+        seconds_to_save,
         start,
     )
 
@@ -110,7 +129,7 @@ def _train(recipe: str, overrides: list[str]) -> None:
     if needs_launcher(settings.launch):
         asked = (settings.launch, [recipe, *overrides], find_meeting(settings.launch))
         say(f"starting: {shlex.join(launch_command(*asked))}")
-        raise typer.Exit(start(*asked))
+        raise typer.Exit(start(*asked, seconds=seconds_to_save(_checkpoint_bytes(settings))))
     _tell_notes(written)
     with quiet_libraries():
         from groundling.training.train import train_by
@@ -127,6 +146,13 @@ def _train(recipe: str, overrides: list[str]) -> None:
             raise typer.Exit(1) from None  # told to the launcher by the other one
     if is_speaker():
         print(run)
+
+
+def _checkpoint_bytes(settings: Settings) -> int:
+    with quiet_libraries():
+        from groundling.training.plan import checkpoint_bytes
+
+        return checkpoint_bytes(settings)
 
 
 def _read(recipe: str, overrides: list[str]) -> tuple[Recipe, Settings]:

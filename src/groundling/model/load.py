@@ -92,11 +92,16 @@ def _find_folder(name: str, revision: str | None, files: list[str] = WANTED_FILE
 
 def _download(name: str, revision: str | None, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=files, ignore_patterns=["*/*"]))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:  # OSError: no network, and no copy from before
+    except LocalEntryNotFoundError:  # no network, or HF_HUB_OFFLINE, and no copy from before
+        raise SettingsError(
+            f"{name}: the hub cannot be reached (or HF_HUB_OFFLINE is set), and there is neither a folder of that "
+            f"name nor a copy from before; `groundling fetch {name}` where there is a network makes a folder to give"
+        ) from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise SettingsError(
             f"no folder {name!r} here, and the hub gave none of that name ({type(error).__name__}: "
             f"{_first_line(error)}); `groundling fetch {name}` brings one to a local folder"

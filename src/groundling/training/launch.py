@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import signal
 import sys
@@ -20,7 +21,9 @@ from groundling.errors import PREEMPTED, SettingsError, TrainingError
 from groundling.recipe_file import SHIPPED
 from groundling.settings import Launch
 
-SECONDS_TO_SAVE = 120  # that processes get to end in, once they are asked to
+LEAST_TO_SAVE = 120  # seconds that processes get to end in, once they are asked to, however little they write
+_A_STEP = 60  # seconds that a step may take, which is finished first
+_A_BYTE = 2.2e-9  # seconds: written at 1 GB/s, hashed at 0.8 GB/s (docs/keeping.md)
 _TORCHRUN = "torch.distributed.run"
 _ACCELERATE = "accelerate.commands.launch"
 _PORT = "29500"
@@ -69,10 +72,18 @@ def launch_command(launch: Launch, arguments: Sequence[str], meeting: Meeting | 
     return [sys.executable, "-m", _launcher(launch), *_options(launch, arguments, meeting)]
 
 
-def start(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = None) -> int:
+def seconds_to_save(checkpoint: int) -> int:
+    """How long it may take to finish a step and to write and hash a checkpoint of so many bytes, at least 120 s."""
+    return max(LEAST_TO_SAVE, _A_STEP + math.ceil(_A_BYTE * checkpoint))
+
+
+def start(
+    launch: Launch, arguments: Sequence[str], meeting: Meeting | None = None, *, seconds: int = LEAST_TO_SAVE
+) -> int:
     """Do what the command does; the exit code is that of the process which failed first, 0 where none did.
 
-    TrainingError tells of that one what it could not tell itself. Asked to end, the processes are asked in turn.
+    TrainingError tells of that one what it could not tell itself. Asked to end, the processes are asked in turn,
+    and have so many seconds.
     SettingsError where this machine has GPUs, but too few.
     """
     import torch
@@ -83,7 +94,7 @@ def start(launch: Launch, arguments: Sequence[str], meeting: Meeting | None = No
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a failure is told below
     os.environ[_LAUNCHER] = str(os.getpid())
     try:
-        _run_launcher(launch, _options(launch, arguments, meeting))
+        _run_launcher(launch, _options(launch, arguments, meeting), seconds)
     except ChildFailedError as error:
         return _explain(min(error.failures.items(), key=_by_cause))
     except SignalException as error:
@@ -97,20 +108,21 @@ def _refuse_too_few(launch: Launch, gpus: int) -> None:
         raise SettingsError(f"launch.processes is {launch.processes}, and this machine has {gpus} GPUs; each takes one")
 
 
-def _run_launcher(launch: Launch, options: list[str]) -> None:
+def _run_launcher(launch: Launch, options: list[str], seconds: int) -> None:
     if _launcher(launch) == _TORCHRUN:
         from torch.distributed import run
 
-        run.run(_with_patience(run.parse_args(options)))
+        run.run(_with_patience(run.parse_args(options), seconds))
     else:
         from accelerate.commands import launch as accelerate
 
-        accelerate.launch_command(_with_patience(accelerate.launch_command_parser().parse_args(options)))
+        parsed = accelerate.launch_command_parser().parse_args(options)
+        accelerate.launch_command(_with_patience(parsed, seconds))
 
 
-def _with_patience(options: Any) -> Any:
+def _with_patience(options: Any, seconds: int) -> Any:
     """A torch that does not know the option gives them 30 seconds."""
-    options.shutdown_timeout = SECONDS_TO_SAVE
+    options.shutdown_timeout = seconds
     return options
 
 

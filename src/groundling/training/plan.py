@@ -221,6 +221,12 @@ def _seconds(workload: Workload | None, rate: Rate) -> float | None:
     return epochs * workload.epoch_tokens / (rate.tokens or 1)
 
 
+def checkpoint_bytes(settings: Settings) -> int:
+    """What a checkpoint of this training takes; SettingsError where its model's configuration cannot be had."""
+    subject = read_subject(find_description(settings.model.name, revision=settings.model.revision))
+    return _disk(count_numbers(subject, settings), settings, 1).checkpoint
+
+
 def _disk(numbers: Numbers, settings: Settings, saves: int) -> Disk:
     """Weights as they are saved (DeepSpeed's in bf16), adapters alone where those are trained; `whole` at its most."""
     trained, parameters = sum(numbers.trained.values()), sum(numbers.parameters.values())

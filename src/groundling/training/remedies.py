@@ -308,7 +308,7 @@ def _round_optimizer(case: Case) -> Case | None:
     """bitsandbytes knows GPUs only, and no weights that are spread."""
     launch, optimizer = case.settings.launch, str(case.settings.trainer.get("optim", "adamw_torch"))
     is_spread = launch.devices > 1 and not _is_whole(case.settings)
-    if not case.has_gpu or is_spread or not optimizer.startswith("adamw_torch"):
+    if not case.has_gpu or is_spread or optimizer not in ("adamw_torch", "adamw_torch_fused"):
         return None
     costs = 'AdamW\'s numbers in 8 bits, hardly a loss; needs "groundling[qlora]"'
     return case.after(costs, Change("trainer.optim", "adamw_8bit"), *_as_copies(case.settings))
