@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,9 +60,21 @@ def test_a_step_without_room_names_its_row_and_three_remedies(recipe: Recipe, mo
     assert lines[0].endswith(": 2.50 GiB more were asked for") and "tokens with 4 pictures, records train-" in lines[0]
     named = lines[0].partition("records ")[2].partition(":")[0].split(", ")
     assert sorted(named) == sorted(f"train-{number}" for number in seen[2]), "loaded one row after the other"
-    assert lines[2].startswith("  as it is: 1.0 GiB, an estimate")
+    assert re.fullmatch(r"  as it is: 1,0\d\d MiB, an estimate for a GPU", lines[2])
     assert len(lines) == 6
     assert any("train.batch_size=2 train.accumulate=2: " in line for line in lines), "the global batch stays as it is"
+
+
+def test_a_run_with_checkpoints_is_gone_on_with_as_it_is_told(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what stands in the message: smaller rows, named with the checkpoint."""
+    with monkeypatch.context() as patch:
+        run_out(patch, torch.OutOfMemoryError(OF_A_GPU), at_step=3)
+        lines = told_by(recipe(run={"save_every": 1}))
+    resume = next(word for word in lines[-1].replace(",", "").split() if word.startswith("run.resume="))
+    assert resume.endswith("checkpoints/2")
+    changes = next(line for line in lines if "train.batch_size=2" in line).partition(":")[0].split()
+    run = gl.train(recipe(), *changes, resume)
+    assert (run / "final").is_dir()
 
 
 def test_records_are_those_of_the_step_behind_an_uneven_epoch(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

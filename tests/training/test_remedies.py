@@ -158,6 +158,7 @@ def test_changes_that_suffice_are_as_few_as_can_be() -> None:
     found = list(_find_fitting(case_of(settings), judge, lambda _: True))
     assert [" ".join(map(str, remedy.changes)) for remedy in found] == [
         "train.batch_size=2 train.accumulate=6 trainer.optim=adamw_8bit",
+        "train.batch_size=2 train.accumulate=6 trainer.optim=adafactor",
         "tune.method=lora",
         "tune.method=qlora",
     ]

@@ -24,8 +24,8 @@ from groundling.model.load import find_description
 from groundling.model.processor import Processor
 from groundling.settings import Launch, Settings
 from groundling.training.asking import tell_asking_remedies
-from groundling.training.checkpoint import tell_way_on
-from groundling.training.memory import GIB, Subject, estimate_memory, read_subject
+from groundling.training.checkpoint import list_checkpoints, tell_way_on
+from groundling.training.memory import GIB, Subject, estimate_memory, read_subject, show_memory
 from groundling.training.processes import name_engine
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import find_remedies
@@ -173,7 +173,7 @@ def _tell_remedies(settings: Settings, row: RowShape, processor: Processor) -> I
     subject = _read_recipe_subject(settings)
     room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
     now = estimate_memory(subject, settings, row).most.total
-    yield f"  as it is: {now / GIB:.1f} GiB, an estimate for a GPU"
+    yield f"  as it is: {show_memory(now)}, an estimate for a GPU"
     remedies = find_remedies(
         subject,
         settings,
@@ -185,6 +185,9 @@ def _tell_remedies(settings: Settings, row: RowShape, processor: Processor) -> I
     yield from (f"  {remedy}" for remedy in remedies)
     if not remedies:
         yield "  no change that is known takes less"
+    if kept := list_checkpoints(settings.run.dir):
+        way = f"goes on with run.resume={kept[-1]}, where its optimizer's state fits"
+        yield f"a changed recipe {way}, or begins in a new run.dir"
 
 
 def _measure(settings: Settings, processor: Processor) -> Samples | None:

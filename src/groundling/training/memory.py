@@ -37,6 +37,11 @@ _GATHERED = 10**9
 _OPTIMIZERS = {"sgd": 0.0, "adafactor": 0.0, "adamw_bnb_8bit": 2.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
 
 
+def show_memory(size: int) -> str:
+    """A number of bytes as memory is told: `7.1 GiB`, a small one `812 MiB`."""
+    return f"{size / GIB:.1f} GiB" if size > 2 * GIB else f"{size / GIB * 1024:,.0f} MiB"
+
+
 class Moment(NamedTuple):
     """Bytes on one device at one moment of a step, by what they are for."""
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from groundling.model.layout import Stretch
 from groundling.settings import Engine, Settings
-from groundling.training.memory import DEVICE, GIB, SPARE, Estimates, Subject
+from groundling.training.memory import DEVICE, SPARE, Estimates, Subject, show_memory
 from groundling.training.rehearsal import Grid, RowShape
 from groundling.training.workload import Samples, Workload, plan_rows
 
@@ -56,7 +56,7 @@ class Remedy(NamedTuple):
     def __str__(self) -> str:
         what = " ".join(map(str, self.changes))
         verdict = {True: ", fits", False: ", still too much", None: ""}[self.fits]
-        return f"{what}: {self.total / GIB:.1f} GiB{verdict} ({self.costs})"
+        return f"{what}: {show_memory(self.total)}{verdict} ({self.costs})"
 
 
 @dataclass(frozen=True)
@@ -308,10 +308,13 @@ def _round_optimizer(case: Case) -> Case | None:
     """bitsandbytes knows GPUs only, and no weights that are spread."""
     launch, optimizer = case.settings.launch, str(case.settings.trainer.get("optim", "adamw_torch"))
     is_spread = launch.devices > 1 and not _is_whole(case.settings)
-    if not case.has_gpu or is_spread or optimizer not in ("adamw_torch", "adamw_torch_fused"):
+    if not case.has_gpu or is_spread or optimizer not in _ADAMW:
         return None
     costs = 'AdamW\'s numbers in 8 bits, hardly a loss; needs "groundling[qlora]"'
     return case.after(costs, Change("trainer.optim", "adamw_8bit"), *_as_copies(case.settings))
+
+
+_ADAMW = ("adamw_torch", "adamw_torch_fused")  # of transformers' TrainingArguments
 
 
 def _is_whole(settings: Settings) -> bool:
@@ -340,6 +343,15 @@ def _freeze_tower(case: Case) -> Case | None:
     if tune.method != "full" or tune.freeze:
         return None
     return case.after("the vision tower does not learn", Change("tune.freeze", ("vision",)))
+
+
+def _factor_optimizer(case: Case) -> Case | None:
+    """Adafactor keeps a number for each row and column of a weight (arXiv 1804.04235)."""
+    optimizer = str(case.settings.trainer.get("optim", "adamw_torch"))
+    if optimizer not in (*_ADAMW, "adamw_8bit") or not _is_whole(case.settings):
+        return None
+    costs = "another optimizer than AdamW, which may want another learning rate"
+    return case.after(costs, Change("trainer.optim", "adafactor"))
 
 
 def _halve_sight(case: Case) -> Case | None:
@@ -401,6 +413,7 @@ OPTIONS: tuple[Option, ...] = (
     _round_arithmetic,
     _halve_adapter,
     _freeze_tower,
+    _factor_optimizer,
     _halve_sight,
     _use_adapters,
     _use_4_bits,
