@@ -131,18 +131,22 @@ def find_remedies(
 def _find_fitting(case: Case, judge: Callable[[Case], Remedy], may_fit: Callable[[Case], bool]) -> Iterator[Remedy]:
     """Changes that suffice, none of which could be left out; sets without the dearest option first, then the next."""
     enough: list[set[Option]] = []
-    of_rows: dict[tuple[Option, ...], Case | None] = {}
+    known: dict[tuple[Option, ...], Case | None] = {(): case}
+
+    def change(options: tuple[Option, ...]) -> Case | None:
+        """The case after all of them; None where one has nothing to change."""
+        if options not in known:
+            before = change(options[:-1])
+            known[options] = None if before is None else options[-1](before)
+        return known[options]
+
     for options in _combine():
         if any(other <= set(options) for other in enough):
             continue
-        light = _change(case, [each for each in options if each not in _OF_ROWS])
-        if light is None or not may_fit(light):
-            continue
-        rows = tuple(each for each in options if each in _OF_ROWS)
-        if rows not in of_rows:
-            of_rows[rows] = _change(case, rows)
-        first = of_rows[rows]
-        changed = None if first is None else _change(first, [each for each in options if each not in _OF_ROWS])
+        of_rows = tuple(each for each in options if each in _OF_ROWS)
+        others = tuple(each for each in options if each not in _OF_ROWS)
+        light = change(others)
+        changed = change(of_rows + others) if light is not None and may_fit(light) else None
         if changed is not None and (remedy := judge(changed)).fits:
             enough.append(set(options))
             yield remedy
@@ -153,14 +157,6 @@ def _combine() -> Iterator[tuple[Option, ...]]:
     for number in range(1, 2 ** len(OPTIONS)):
         if number.bit_count() <= _MOST_TOGETHER:
             yield tuple(option for place, option in enumerate(OPTIONS) if number >> place & 1)
-
-
-def _change(case: Case, options: Sequence[Option]) -> Case | None:
-    """The case after all of them; None where one has nothing to change."""
-    changed: Case | None = case
-    for option in options:
-        changed = None if changed is None else option(changed)
-    return changed
 
 
 def _change_all(case: Case) -> Case:
