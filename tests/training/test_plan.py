@@ -205,6 +205,20 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
         plan_of(on(published(tmp_path, "3b", recipe="textvqa-3b-qlora"), 2, 1, "zero3"))
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"model_type": "llama", "hidden_size": 8}, "config.json describes no model: .*hidden size"),
+        ({"model_type": "llama"}, "unknown model family 'llama'; groundling knows qwen2_vl"),
+        ({"model_type": "none of them"}, "config.json describes no model"),
+    ],
+)
+def test_a_configuration_of_no_model_of_ours_is_refused(tmp_path: Path, config: dict[str, Any], told: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(gl.GroundlingError, match=told):
+        read_subject(tmp_path)
+
+
 def test_a_row_of_the_largest_pictures_fills_the_budget(tmp_path: Path) -> None:
     settings = published(tmp_path, "3b")
     row = worst_row(settings, max_tokens=1280)

@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
+from groundling.dialect.family import find_family
+from groundling.errors import ContractError
 from groundling.model.load import load_architecture
 from groundling.model.quantise import BITS_A_WEIGHT
 from groundling.model.tune import LORA_TARGETS, PARTS, Adapter, add_adapter, freeze_parts, part_of, weights_dtype
@@ -96,9 +99,16 @@ class Subject(NamedTuple):
 
 
 def read_subject(folder: Path) -> Subject:
-    """The model that a folder's config.json describes."""
-    config = AutoConfig.from_pretrained(folder)
-    return Subject(config, lambda: load_architecture(folder), str(config.model_type))
+    """The model that a folder's config.json describes.
+
+    ContractError where it describes none, SettingsError where that is of no family.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        told = " ".join(str(error).strip().partition("\n\n")[0].split())
+        raise ContractError(f"{folder / 'config.json'} describes no model: {told}") from error
+    return Subject(config, lambda: load_architecture(folder), find_family(str(config.model_type)).name)
 
 
 def prepare(model: PreTrainedModel, settings: Settings, family: str) -> PreTrainedModel:
