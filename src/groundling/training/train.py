@@ -403,7 +403,10 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
 def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
     """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
     with trainer.stop.listen(signal.SIGINT), trainer.stop.promise("the step is finished and saved first"):
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        try:
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        finally:
+            trainer.end_loading()
     if trainer.stopped_by:
         step = trainer.state.global_step
         kept = trainer.settings.run.dir / "checkpoints" / str(step)

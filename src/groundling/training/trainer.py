@@ -155,6 +155,15 @@ class GroundingTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)  # type: ignore[return-value]
 
+    def end_loading(self) -> None:
+        """End the processes that load pictures.
+
+        Left to the garbage collector, which undoes their queues first, each is waited for five seconds and killed.
+        """
+        loader: Any = self.callback_handler.train_dataloader
+        if loader is not None and loader._iterator is not None:
+            loader._iterator._shutdown_workers()
+
     @property
     def steps_an_epoch(self) -> int:
         """Optimizer steps, the last perhaps of fewer rows."""
