@@ -57,7 +57,8 @@ class Answer:
 
     `labels` belong to the boxes, then to the points, in order; `scores` is (N,) in 0..1, one a box, or None where the
     model's probabilities are not known. `text` is the raw answer, `flaw` None or a code of FLAWS, `seen` the frame that
-    the model saw. `none_score` is the probability of an answer that there is nothing, None for any other.
+    the model saw. `none_score` is the probability of an answer that there is nothing, None for any other. `is_full`:
+    the model would have gone on, had there been room.
     """
 
     boxes: Boxes
@@ -68,6 +69,7 @@ class Answer:
     seen: Frame
     scores: np.ndarray | None = None
     none_score: float | None = None
+    is_full: bool = False
 
     def to(self, frame: Frame) -> Answer:
         """The same answer with its boxes and points in another frame of the picture."""

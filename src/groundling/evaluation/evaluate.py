@@ -213,7 +213,8 @@ def predict_records(
 def _to_keep(prediction: Prediction) -> KeptAnswer:
     answer = prediction.answer
     assert answer.scores is not None, "whoever answers knows how sure it was"
-    return KeptAnswer(answer.text, answer.seen, prediction.original, answer.scores.tolist(), answer.none_score)
+    sure = answer.scores.tolist(), answer.none_score
+    return KeptAnswer(answer.text, answer.seen, prediction.original, *sure, answer.is_full)
 
 
 def _read_kept(grounder: Grounder, records: Sequence[Record], log: AnswerLog | None) -> dict[int, Prediction]:
@@ -248,7 +249,7 @@ def _recall(grounder: Grounder, kept: KeptAnswer) -> Answer | None:
     answer = grounder.read(kept.text, kept.seen, kept.original).answer
     if len(kept.scores) != len(answer.boxes):
         return None
-    return replace(answer, scores=np.array(kept.scores), none_score=kept.none_score)
+    return replace(answer, scores=np.array(kept.scores), none_score=kept.none_score, is_full=kept.is_full)
 
 
 def _picture_of(record: Record) -> Path:

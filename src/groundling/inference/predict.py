@@ -166,9 +166,10 @@ class Grounder:
         answers = generate_tokens(
             self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free
         )
-        for written, (place, picture) in zip(answers, asked, strict=True):
-            text = "".join(token.text for token in written)
-            yield Reply(place, self.read(text, picture.patches.seen, picture.original, written))
+        for said, (place, picture) in zip(answers, asked, strict=True):
+            text = "".join(token.text for token in said.tokens)
+            found = self.read(text, picture.patches.seen, picture.original, said.tokens)
+            yield Reply(place, found._replace(answer=replace(found.answer, is_full=said.is_full)))
 
     def read(self, text: str, seen: Frame, original: Frame, written: Sequence[Written] | None = None) -> Answered:
         """An answer's text about a picture of the `original` size, seen as `seen`; `written` gives its boxes scores."""
