@@ -150,13 +150,15 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
 def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
     """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
     with trainer.stop.listen(signal.SIGINT), trainer.stop.promise("the step is finished and saved first"):
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        try:
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        finally:
+            trainer.end_loading()
     if trainer.stopping.signal:
         step = trainer.state.global_step
         kept = trainer.settings.run.dir / "checkpoints" / str(step)
-        raise stopped(
-            trainer.stopping.signal, f"after step {step}; {kept} is whole, and the same command goes on from it"
-        )
+        state = f"after step {step}; {kept} is whole, and the same command goes on from it"
+        raise stopped(trainer.stopping.signal, state)
 
 
 def save_last(trainer: GroundingTrainer, asked: Record) -> Said:
