@@ -118,7 +118,7 @@ def test_a_written_budget_is_no_larger_than_what_was_measured(tmp_path: Path, ca
 def test_no_contract_is_made_of_thousandths(tmp_path: Path, call: Call):
     with serve(seeing(Eye(thousandths))) as served:
         ended = call("calibrate", served.address, "--to", tmp_path / "new")
-    assert ended.code == 1 and "no contract: no contract can be made of these answers" in ended.out
+    assert ended.code == 1 and "no contract: these answers do not tell the family and the budget" in ended.out
     assert not (tmp_path / "new").exists()
 
 
