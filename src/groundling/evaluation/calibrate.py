@@ -144,8 +144,10 @@ def ask_server(
         try:
             replies.append(Reply(card, server.answer(turn, max_tokens=max_new_tokens, extra=extra), seen))
         except ServerError as error:
-            if all(reply.text is None for reply in replies[-MOST_IN_A_ROW + 1 :]):
+            if not replies:
                 raise
+            if all(reply.text is None for reply in replies[1 - MOST_IN_A_ROW :]):
+                raise ServerError(f"{error} ({MOST_IN_A_ROW} times in a row, after it had answered)") from None
             replies.append(Reply(card, None, seen, str(error)))
         if progress is not None:
             progress(len(replies), len(cards))
@@ -169,7 +171,7 @@ def derive_from_server(found: Calibration, template: str) -> Contract:
         raise ContractError(
             "these answers do not tell the family and the budget; calibrate the model's folder in place of its server"
             if fit.is_sayable
-            else "a contract says pixels of the picture as it was resized, or thousandths of its sides, x before y"
+            else "none says what these answers count, and in which order"
         )
     return Contract(
         family=family.name,

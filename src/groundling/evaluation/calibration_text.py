@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from groundling.dialect.family import Budget
-from groundling.evaluation.calibrate import Outcome
+from groundling.evaluation.calibrate import MAX_NEW_TOKENS, Outcome
 from groundling.evaluation.calibration import Calibration, describe_edges, describe_order
 from groundling.evaluation.conventions import LARGEST_SHOWN, Order, write_conversion
 from groundling.evaluation.fitting import FEWEST, Fit, Trial
@@ -28,6 +28,8 @@ def _describe_found(found: Calibration) -> str:
     lines = [f"{len(found.replies)} questions, {len(found.heard)} answers that hold a {_one(found)}"]
     if unreadable:
         lines.append(f"{len(unreadable)} without one, such as {_shorten(unreadable[0])}")
+    if thoughts := sum(text.startswith("<think>") and "</think>" not in text for text in unreadable):
+        lines.append(f"{thoughts} thought for all of their {MAX_NEW_TOKENS} tokens; serve the model without thinking")
     if troubled:
         lines.append(f"{len(troubled)} without an answer: {troubled[0]}")
     fit = found.fit
@@ -46,7 +48,10 @@ def _describe_found(found: Calibration) -> str:
     if conversion := describe_conversion(found, fit.best):
         lines.append(f"in pixels of the picture: {conversion}")
     if not fit.is_sayable:
-        lines.append("no contract of groundling says this: read the answers by the line above")
+        lines.append(
+            "no contract of groundling says this, for they say pixels of the resized picture or thousandths of its "
+            "sides, x first: read the answers by the line above"
+        )
     if edges := describe_edges(found):
         lines.append(f"right and bottom edges: {edges}")
     return "\n".join([*lines, f"answer form: {found.answer_form or 'none of ours'}"])
@@ -96,7 +101,8 @@ def _describe_resizing(fit: Fit) -> str:
     most = fit.most_pixels
     if most is None:
         assert fit.sizes is not None, "a size was found by trying"
-        return f"the size may be {fit.sizes[0]} to {fit.sizes[1]} by these answers"
+        least, largest = fit.sizes
+        return f"the size may be {least} to {largest} by these answers" if least < largest else f"the size is {least}"
     told = "" if most[1] >= LARGEST_SHOWN else f", its most may be {most[0]} to {most[1]} by these answers"
     return f"resized to whole tokens of {fit.best.side} pixels a side{told}"
 
