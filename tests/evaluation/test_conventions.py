@@ -371,6 +371,17 @@ def test_a_model_that_keeps_to_its_contract():
     assert differences_of(Eye(thousandths, form=FENCED), "qwen3_vl") == []
 
 
+def test_noise_makes_no_other_budget_of_the_frames_that_were_seen():
+    seen, rng = within(3136, 200_000), np.random.default_rng(0)
+    eye = Eye(seen, noise=0.04)
+    replies = [
+        Reply(card, eye.answer(card.file, card.question, rng), Frame(*map(int, seen(card.upright.size_wh))))
+        for card in CARDS
+    ]
+    fit = found(measure("it", replies))
+    assert fit.is_found and fit.best.kind == ("seen", "xyxy", "upright") and fit.best.budget is None
+
+
 @pytest.mark.parametrize(
     ("eye", "family", "said"),
     [

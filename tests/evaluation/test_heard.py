@@ -35,6 +35,7 @@ POINT_FORMS = (
     '<point x="{}" y="{}" alt="the mug">the mug</point>',
     '<points x1="{}" y1="{}" x2="1.5" y2="2.5" alt="mugs">mugs</points>',
     'Here: <point alt="(1, 2, 3, 4)" x="{}" y="{}">it</point>',
+    '<point x="{}" y="{}" alt="[1, 2, 3, 4]">it</point>',
     '<points coords="1 1 {} {} 2 911 800">it</points>',
     '<points coords="1 1 {} {}">it</points>',
     '[{{"point_2d": [{}, {}], "label": "it"}}]',

@@ -71,7 +71,7 @@ class Counts(NamedTuple):
 
 # Sources: `seen` is Qwen2.5-VL's, thousandths Qwen2-VL's and Qwen3-VL's (`dialect/family.py`), InternVL's, GLM-4.5V's;
 # fractions LFM2-VL's, percent Molmo's, 1024ths PaliGemma's, thousandths with y first Gemini's (by their vendors' code);
-# the picture in the middle of a square is LLaVA-1.5's `pad` (arXiv 2310.03744), in its corner SAM's (arXiv 2304.02643)
+# the picture in the middle of a square is LLaVA-1.5's, in its corner SAM's (by their code)
 COUNTS: tuple[Counts, ...] = (
     Counts("seen", lambda size, seen: seen, "seen"),
     Counts("thousandths", lambda size, seen: THOUSANDTHS, "square"),
