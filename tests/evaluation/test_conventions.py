@@ -157,6 +157,12 @@ def test_a_size_is_found(eye: Eye, size: int):
     assert fit.second.counts[0].rule != fit.best.counts[0].rule or fit.second.turned == "stored"
 
 
+def test_a_usual_size_is_named_before_one_beside_it_that_does_as_well():
+    fit = found(calibrate(Eye(stretched(448), noise=0.02), seed=0))
+    assert fit.is_found and fit.best.likeliest.size == 448
+    assert fit.sizes is not None and fit.sizes[0] < 448 < fit.sizes[1]
+
+
 def test_999_are_no_other_than_thousandths():
     """DeepSeek-VL2 and Rex-Omni count so; nobody could tell, and it makes no difference."""
     fit = found(calibrate(Eye(stretched(999))))
