@@ -165,9 +165,7 @@ def _differing(name: str, before: Any, now: Any) -> str:
         keys = [key for key in now if key in before and before[key] != now[key]]
         return f"contract ({', '.join(keys)})" if keys else ""
     if name == "weights":
-        return (
-            name if ":" in before else ""
-        )  # of before 2026-11-28, 14:00: a hash of sizes and times, which says little
+        return name if ":" in before else ""  # an older groundling's is of sizes and times: it tells no content
     return name if name == "records" else f"{name} ({before}, now {now})"
 
 
