@@ -31,7 +31,7 @@ DETECTION: dict[str, str] = {
     "map75": "boxes of all classes: COCO's AP at IoU 0.75",
     "label_f1@miou": "boxes of all classes: f1@miou of pairs whose labels agree",
 }
-"""What is said of a detector beside METRICS, in the words of a comparison; the first three are in the order of _AT."""
+"""What a comparison says of a detector beside METRICS, in the order in which it is worked out."""
 
 DRAWS = 1000  # of AP, at most: each goes through every box again
 _RECALLS = 100  # steps from recall 0 to 1
@@ -59,7 +59,7 @@ def compare_detection(
     """How detection changed over the same questions, in the same order; `as_said` and `use_scores` as in `detection`.
 
     Scores rank the boxes where every box of both has one: a ranking by scores beside one without would compare the
-    rankings. A question has one box to find and no class, and there is nothing to say that accuracy does not.
+    rankings. Where no question has several boxes and there are no classes, accuracy says it all, and nothing is told.
     """
     places = [place for place, one in enumerate(before) if not one.has_points]
     places.sort(key=lambda place: hash_question(before[place]))
