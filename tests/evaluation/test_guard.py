@@ -48,7 +48,7 @@ def taught(questions: list[gl.Record]) -> Grounder:
     for _ in range(12):
         teach(grounder, questions, optimizer)
     assert processor is grounder.processor
-    return replace(grounder, weights=None)
+    return replace(grounder, checkpoint=None)
 
 
 def teach(grounder: Grounder, records: list[gl.Record], optimizer: torch.optim.Optimizer) -> None:
