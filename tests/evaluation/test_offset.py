@@ -10,7 +10,8 @@ from made_answers import IN_SEEN, Kind, make
 
 from groundling.evaluation.cases import Case
 from groundling.evaluation.offset import find_offset
-from groundling.evaluation.undo import Sheet, Undo, lay_out
+from groundling.evaluation.sheet import Sheet, lay_out
+from groundling.evaluation.undo import Undo
 
 
 def sheet_moved(by: Sequence[float], *, count: int = 200, noise: float = 0.005) -> Sheet:

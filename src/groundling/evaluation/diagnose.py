@@ -11,12 +11,14 @@ import numpy as np
 from groundling.data.record import Record, read_records
 from groundling.evaluation.cases import Case, Cases, cases_of, read_cases
 from groundling.evaluation.diagnosis import Diagnosis, Fault, fault_of, sort_faults
+from groundling.evaluation.grids import ORDERS, Kind
 from groundling.evaluation.habits import find_count_faults, find_label_faults, find_same_answer, find_text_faults
 from groundling.evaluation.metrics import SIZES
 from groundling.evaluation.offset import Offset, find_offset
 from groundling.evaluation.report import Report
+from groundling.evaluation.sheet import Sheet, lay_out
 from groundling.evaluation.suspect import FEWEST, HIT, Evidence, Suspect, find_part, find_suspect, weigh, weigh_chance
-from groundling.evaluation.undo import ORDERS, Kind, Sheet, Undo, lay_out
+from groundling.evaluation.undo import Undo
 from groundling.geometry.frame import THOUSANDTHS
 
 _FEWEST_FOR_CHANCE = 20  # answers

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from groundling.evaluation.undo import Sheet, Undo, overlaps
+from groundling.evaluation.sheet import Sheet, overlaps
+from groundling.evaluation.undo import Undo
 
 _FEWEST = 30  # boxes
 _BORDER = 0.03  # of a side: boxes that near to the border are cut off there, hence biased

@@ -13,21 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
-from groundling.evaluation.undo import (
-    FITTED,
-    ORDERS,
-    Sheet,
-    Undo,
-    fit_budgets,
-    fit_line,
-    fit_rules,
-    fit_shifts,
-    fit_shrunk,
-    known_grids,
-    lined,
-    shuffled,
-    turned_ways,
-)
+from groundling.evaluation.fits import fitted
+from groundling.evaluation.grids import FITTED, ORDERS, known_grids
+from groundling.evaluation.sheet import Sheet, shuffled
+from groundling.evaluation.undo import Undo, turned_ways
 
 FEWEST = 10  # answers; below that nothing systematic can be told from chance
 HIT = 0.5  # a value that counts as right
@@ -93,7 +82,7 @@ def find_suspect(sheet: Sheet, *, seed: int = 0) -> Suspect | None:
     listed = _distinct(part, _listed(part))
     best_undo, best_values = max(listed, key=lambda pair: pair[1].mean())
     orders = (best_undo.order,) if best_values.mean() >= _GOOD_ALREADY else _FITTED
-    tried = [*listed, *_distinct(part, _fitted(part, orders, seed))]
+    tried = [*listed, *_distinct(part, fitted(part, orders, seed))]
     finalists = sorted(tried, key=lambda pair: -pair[1].mean())[:_FINALISTS]
     best = _simplest([undo for undo, _ in finalists], sheet)
     if best.is_nothing:
@@ -124,18 +113,6 @@ def _listed(sheet: Sheet) -> Iterator[Undo]:
     for order in ORDERS:
         yield from (Undo(order, grid) for grid in known_grids(sheet, order))
     yield from turned_ways()
-
-
-def _fitted(sheet: Sheet, orders: Sequence[str], seed: int) -> Iterator[Undo]:
-    for order in orders:
-        yield from fit_rules(sheet, order, seed)
-        yield from fit_budgets(sheet, order)
-        yield from fit_shifts(sheet, order, seed)
-        yield fit_shrunk(sheet, order)
-        for in_pixels in (False, True):
-            line = fit_line(sheet, order, seed, in_pixels=in_pixels)
-            if line is not None:
-                yield lined(order, line)
 
 
 def _distinct(sheet: Sheet, suspects: Iterator[Undo]) -> list[tuple[Undo, np.ndarray]]:
