@@ -266,11 +266,12 @@ def _targets_by_picture(sheet: Sheet) -> Targets:
     targets: defaultdict[str, list[tuple[str, Boxes]]] = defaultdict(list)
     for case in sheet.cases:
         if case.record.image is not None:
-            targets[str(case.record.image)].append((_class_of(case), case.truth.to(UNIT)))
+            targets[str(case.record.image)].append((class_of(case), case.truth.to(UNIT)))
     return targets
 
 
-def _class_of(case: Case) -> str:
+def class_of(case: Case) -> str:
+    """The one label of the targets, or else what was asked; folded."""
     labels = {_fold(label) for label in case.true_labels}
     return labels.pop() if len(labels) == 1 and labels != {""} else _fold(case.record.question)
 
@@ -279,7 +280,7 @@ def _asked(case: Case, boxes: Boxes, others: Targets) -> Iterator[_Taken]:
     """What was asked for, and what else of the picture the first answered box lies on."""
     if case.record.image is None or not len(boxes) or len({_fold(label) for label in case.true_labels}) > 1:
         return
-    name, first = _class_of(case), boxes[:1]
+    name, first = class_of(case), boxes[:1]
     there = [(other, float(iou(truth, first).max())) for other, truth in others[str(case.record.image)]]
     right = max((overlap for other, overlap in there if other == name), default=0.0)
     wrong = max(((overlap, other) for other, overlap in there if other != name), default=(0.0, ""))

@@ -50,12 +50,15 @@ class Undo(NamedTuple):
         return sheet.orientations if self.turn == 0 else np.full(len(sheet), self.turn)
 
 
-_STORED = Grid("pixels of the picture itself", "pixels", 0.3, lambda sheet: Placement(sheet.originals))
+NOTHING = Undo()
+"""Boxes as they were read."""
+
+IN_PICTURE = Grid("pixels of the picture itself", "pixels", 0.3, lambda sheet: Placement(sheet.originals))
 
 
-def turned_ways() -> Iterator[Undo]:
-    """The picture turned or mirrored, its numbers as they were read or in its own pixels."""
-    for turn, grid in itertools.product(range(2, 9), (AS_READ, _STORED)):
-        yield Undo(grid=grid, turn=turn)
+def turned_ways(base: Undo = NOTHING) -> Iterator[Undo]:
+    """The picture turned or mirrored, its numbers as `base` reads them or in the picture's own pixels."""
+    for turn, grid in itertools.product(range(2, 9), (base.grid, IN_PICTURE)):
+        yield Undo(base.order, grid, turn)
         if turn in SWAPS_SIDES:
-            yield Undo(grid=grid, turn=turn, is_stored=True)
+            yield Undo(base.order, grid, turn, is_stored=True)
