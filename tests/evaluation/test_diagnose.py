@@ -372,6 +372,7 @@ def test_a_frame_that_is_a_little_off_is_an_error_where_it_costs_hits(least: flo
     answers = make(0, Kind(noise=0.01, misses=0, least=least, most=2 * least))
     (fault,) = look_at(answers, box_rows(answers, moved((1.03, 1.03), (0, 0))), tmp_path).faults
     assert (fault.code, fault.level) == (code, CODES[code].level)
+    assert fault.before is not None and (fault.before == 1 if code == "near_frame" else fault.before < 0.5)
     assert re.match(r"boxes are 1\.0(29|30|31) x 1\.0(29|30|31) too large \(", fault.message)
     change = "stays at 1.00" if code == "near_frame" else r"rises from 0\.\d\d"
     assert re.search(rf"hits \(IoU 0\.5\) {change}.*, the median IoU rises from 0\.", fault.message)

@@ -12,6 +12,7 @@ from groundling.data.record import Record, read_records
 from groundling.evaluation.cases import Case, Cases, cases_of, read_cases
 from groundling.evaluation.diagnosis import Diagnosis, Fault, fault_of, sort_faults
 from groundling.evaluation.frame_faults import tell_own_turn, tell_part, tell_suspect
+from groundling.evaluation.grids import FITTED
 from groundling.evaluation.habits import find_count_faults, find_label_faults, find_same_answer, find_text_faults
 from groundling.evaluation.metrics import SIZES
 from groundling.evaluation.offset import LARGEST, Look, Offset, find_offset
@@ -53,11 +54,12 @@ def examine(found: Cases) -> Diagnosis:
     sheet = lay_out(cases)
     same = find_same_answer(sheet, NOTHING.place(sheet))
     boxes = _Boxes([same], False, NOTHING.place(sheet)) if same else _look_at_boxes(sheet)
-    look = find_offset(sheet, boxes.undo, boxes.placed)
+    # what was fitted leaves a pixel of its own
+    look = None if boxes.undo.grid.kind in FITTED else find_offset(sheet, boxes.undo, boxes.placed)
     faults = [
         *_pairing_faults(found),
         *boxes.faults,
-        *([_tell_offset(look.offset, look.boxes)] if look.offset else []),
+        *([_tell_offset(look.offset, look.boxes)] if look and look.offset else []),
         *find_text_faults(cases, has_suspect=boxes.is_undone),
         *find_count_faults(cases),
         *find_label_faults(sheet, boxes.placed),
@@ -67,7 +69,7 @@ def examine(found: Cases) -> Diagnosis:
     if len(sheet) < FEWEST:
         faults.append(fault_of("too_few", _few(sheet), len(sheet), len(cases)))
     can_tell = not {"too_few", "at_chance", "same_answer"} & {fault.code for fault in faults}
-    unseen = _tell_unseen(look) if can_tell else None
+    unseen = _tell_unseen(look) if look and can_tell else None
     return Diagnosis(len(cases), sort_faults(faults), _standing(cases, sheet, boxes), unseen)
 
 
