@@ -352,14 +352,20 @@ def test_a_second_mistake_is_named_with_its_part(mistake: str, tmp_path: Path) -
     assert told and int(told[1]) == pytest.approx(0.65 * 240, abs=15), "both are undone"
 
 
-def test_a_part_that_is_right_is_told_with_the_mistake_of_the_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("numbers", "code"), [(IN_THOUSANDTHS, "thousandths_as_pixels"), (lambda one: IN_SEEN(one) + 60, "shifted")]
+)
+def test_a_part_that_is_right_is_told_with_the_mistake_of_the_others(
+    numbers: Numbers, code: str, tmp_path: Path
+) -> None:
     answers = from_cameras(make(50))
-    wrong, right = text_rows(answers, IN_THOUSANDTHS), text_rows(answers, IN_SEEN)
-    rows = [right[place] if is_second_source(one) else wrong[place] for place, one in enumerate(answers)]
+    wrong, right = text_rows(answers, numbers), text_rows(answers, IN_SEEN)
+    rows = [right[place] if is_second_camera(one) else wrong[place] for place, one in enumerate(answers)]
     (fault,) = look_at(answers, rows, tmp_path).faults
-    assert fault.code == "thousandths_as_pixels"
+    assert fault.code == code
     assert re.search(
-        r"; but not of all answers: of those 80 whose source is 'b', \d+ are right as they were read$", fault.message
+        r"; but not of all answers: of those 48 about pictures in the folder 'cam2', \d+ are right as they were read$",
+        fault.message,
     )
 
 

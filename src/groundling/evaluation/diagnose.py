@@ -54,8 +54,8 @@ def examine(found: Cases) -> Diagnosis:
     sheet = lay_out(cases)
     same = find_same_answer(sheet, NOTHING.place(sheet))
     boxes = _Boxes([same], False, NOTHING.place(sheet)) if same else _look_at_boxes(sheet)
-    # what was fitted leaves a pixel of its own
-    look = None if boxes.undo.grid.kind in FITTED else find_offset(sheet, boxes.undo, boxes.placed)
+    is_fitted = boxes.undo.grid.kind in FITTED  # which leaves a pixel of its own
+    look = None if is_fitted else find_offset(sheet, boxes.undo, boxes.placed)
     faults = [
         *_pairing_faults(found),
         *boxes.faults,

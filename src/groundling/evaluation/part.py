@@ -20,7 +20,7 @@ from groundling.evaluation.habits import class_of
 from groundling.evaluation.metrics import SIZES
 from groundling.evaluation.sheet import Sheet
 from groundling.evaluation.suspect import FEWEST, HIT, LEAST_GAIN_FREE, Suspect, distinct, simplest, weigh
-from groundling.evaluation.undo import Undo, turned_ways
+from groundling.evaluation.undo import NOTHING, Undo, turned_ways
 
 _LEAST_PART = 0.05  # of the answers: a part that is worth a word
 _LEAST_HITS = 0.3  # of the part, undone
@@ -57,7 +57,8 @@ def _explained(part: Part) -> int:
 
 
 def _ways(sheet: Sheet, base: Undo) -> Iterator[Undo]:
-    """Every plain frame, and that of `base`, in every order; and every turn."""
+    """Nothing undone; every plain frame, and that of `base`, in every order; and every turn."""
+    yield NOTHING
     for order in ORDERS:
         for grid in (base.grid, *known_grids(sheet, order)):
             if grid is base.grid or grid.kind in _PLAIN:
