@@ -1,4 +1,4 @@
-"""A suspected mistake of boxes in words: one fault for each part of it, with what undoing it is worth."""
+"""A suspected mistake of boxes in words: one fault for what is wrong with order, turn and grid, and what that costs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NEAR = 0.05, 0.1  # of the answers that hit, and of the median IoU: what costs 
 
 
 def tell_suspect(sheet: Sheet, suspect: Suspect, base: Undo = NOTHING) -> list[Fault]:
-    """One fault for each part of the mistake that `base` does not undo yet; they are undone together."""
+    """One fault each for order, turn and grid, as far as `base` does not undo them yet; they are undone together."""
     evidence = suspect.evidence
-    parts = list(_parts(sheet, suspect, base))
-    together = "Undone together with the other" if len(parts) > 1 else "Undone"
+    mistakes = list(_in_words(sheet, suspect, base))
+    together = "Undone together with the other" if len(mistakes) > 1 else "Undone"
     return [
         fault_of(
             code,
@@ -35,7 +35,7 @@ def tell_suspect(sheet: Sheet, suspect: Suspect, base: Undo = NOTHING) -> list[F
             before=evidence.before,
             after=evidence.after,
         )
-        for code, words in parts
+        for code, words in mistakes
     ]
 
 
@@ -56,7 +56,7 @@ def _spared(part: Part) -> str:
     return f"but not of all answers: of those {evidence.n} {part.words}, {evidence.explained} are right {what}"
 
 
-def _parts(sheet: Sheet, suspect: Suspect, base: Undo) -> Iterator[tuple[str, str]]:
+def _in_words(sheet: Sheet, suspect: Suspect, base: Undo) -> Iterator[tuple[str, str]]:
     undo, evidence = suspect
     count = f"({evidence.explained} of {evidence.n} answers)"
     if undo.order not in ("xyxy", base.order):
