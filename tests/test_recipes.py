@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from groundling.recipe import load_settings, read_recipe
 from groundling.recipe_file import SHIPPED
-from groundling.settings import load_settings, read_recipe
 from groundling.training.rows import Length, RowPlan, RowSampler
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,8 @@ from groundling.data.augment import Augmentation
 from groundling.data.change import GONE
 from groundling.errors import SettingsError
 from groundling.evaluation.metrics import METRICS, OF_THE_ANSWERED
-from groundling.settings import Augment, Metric, Settings, closest_name, load_settings, read_recipe
+from groundling.recipe import closest_name, load_settings, read_recipe
+from groundling.settings import Augment, Metric, Settings
 
 SMALLEST = "model: {name: tiny}\ndata: {train: a.jsonl}\n"
 
@@ -276,7 +277,7 @@ def test_augmentation_goes_by_the_same_names_where_it_is_done() -> None:
 
 def test_settings_load_without_torch_or_transformers(recipe: Path) -> None:
     code = (
-        "import sys; from groundling.settings import load_settings; load_settings(sys.argv[1]);"
+        "import sys; from groundling.recipe import load_settings; load_settings(sys.argv[1]);"
         "print([name for name in ('torch', 'transformers', 'datasets', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(recipe)], capture_output=True, text=True, check=True)

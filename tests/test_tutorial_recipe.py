@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from groundling.errors import SettingsError
-from groundling.settings import load_settings, read_recipe
+from groundling.recipe import load_settings, read_recipe
 from groundling.tutorial_recipe import DECIDED, FLAT_NAMES, OWNED, translate
 
 # The tutorial's keys, with values as it would give them

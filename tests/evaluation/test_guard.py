@@ -13,10 +13,10 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 import groundling as gl
-from groundling.cli import _describe_changes  # type: ignore[reportPrivateUsage]
 from groundling.data.check import check
 from groundling.errors import RecordError
 from groundling.evaluation.compare_page import write_comparison
+from groundling.evaluation.compare_text import describe_comparison
 from groundling.evaluation.evaluate import measure_guard
 from groundling.evaluation.guard import (
     GENERAL_FILE,
@@ -48,7 +48,7 @@ def taught(questions: list[gl.Record]) -> Grounder:
     for _ in range(12):
         teach(grounder, questions, optimizer)
     assert processor is grounder.processor
-    return replace(grounder, weights=None)
+    return replace(grounder, checkpoint=None)
 
 
 def teach(grounder: Grounder, records: list[gl.Record], optimizer: torch.optim.Optimizer) -> None:
@@ -252,7 +252,7 @@ def test_a_guard_that_cannot_be_compared_is_told(
     assert comparison.no_guard == words
     assert (comparison.guard is None) == (before is None or words is not None)
     assert json.loads((tmp_path / "comparison.json").read_text("utf-8"))["no_guard"] == words
-    lines = _describe_changes(comparison).splitlines()
+    lines = describe_comparison(comparison).splitlines()
     assert (f"other abilities: {words}" in lines) == (words is not None)
     markdown = (tmp_path / "comparison.md").read_text("utf-8")
     assert (f"Other abilities: {words}." in markdown) == (words is not None)

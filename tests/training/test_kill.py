@@ -15,7 +15,8 @@ import pytest
 from drawn import Recipe, changed_weights, read_metrics
 
 import groundling as gl
-from groundling.settings import Settings, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Settings
 from groundling.training.checkpoint import (
     drop_old_checkpoints,
     find_resume,

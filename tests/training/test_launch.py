@@ -12,9 +12,10 @@ import torch
 import typer
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
-from groundling import cli
+from groundling.cli import screen, training
 from groundling.errors import SettingsError, TrainingError
-from groundling.settings import Launch, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Launch
 from groundling.training import launch
 from groundling.training.checkpoint import compare_recipes
 from groundling.training.launch import (
@@ -103,7 +104,7 @@ def test_the_command_line_starts_the_launcher(
     monkeypatch.setenv("GROUNDLING_LAUNCHER", "")  # and put back afterwards
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as ended:
-        cli.train("tiny", ["launch.processes=2"])
+        training.train("tiny", ["launch.processes=2"])
     assert ended.value.exit_code == 0 and signal.getsignal(signal.SIGTERM) == before
     assert started == [shlex.split("--standalone --nproc_per_node 2 -m groundling train tiny launch.processes=2")]
     assert f"-m torch.distributed.run {shlex.join(started[0])}" in capsys.readouterr().err
@@ -134,7 +135,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, folder: Path, rank: int, message: str)
     file.parent.mkdir(parents=True)
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
-    cli._fail(message, 1)
+    screen.fail(message, 1)
 
 
 def test_a_process_that_spoke_is_not_told_of_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from transformers import AutoModelForImageTextToText
 import groundling as gl
 from groundling.model.layout import Stretch
 from groundling.model.quantise import BITS_A_WEIGHT
-from groundling.settings import Launch, Settings, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Launch, Settings
 from groundling.training.memory import GIB, Memory, Moment, _static, count_numbers, estimate_memory, read_subject
 from groundling.training.plan import Plan, Rate, _disk, _load_processor, _measure, _seconds, build_plan
 from groundling.training.plan_text import describe_plan

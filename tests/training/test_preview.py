@@ -20,7 +20,8 @@ from groundling.dialect.family import FAMILIES
 from groundling.inference.batch import IGNORED
 from groundling.model.load import find_checkpoint
 from groundling.model.processor import Processor
-from groundling.settings import Settings, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Settings
 from groundling.training.pictures import draw_first_batch
 from groundling.training.preview import (
     Preview,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from groundling.errors import SettingsError
+from groundling.recipe import load_settings
 from groundling.recipe_file import SHIPPED
-from groundling.settings import Settings, load_settings
+from groundling.settings import Settings
 from groundling.training.secrets import refuse_secrets
 
 SECRET = "c0rrect-h0rse/battery"

@@ -14,10 +14,10 @@ from torch import nn
 import groundling as gl
 from groundling.errors import TrainingError
 from groundling.settings import Settings
+from groundling.training.arguments import build_arguments
 from groundling.training.checkpoint import list_checkpoints
 from groundling.training.manifest import find_damage
 from groundling.training.space import Sizes, count_saves, expect_sizes, most_bytes
-from groundling.training.train import build_arguments
 
 WEIGHTS = 515_520 * 4  # bytes of the tiny model in float32
 

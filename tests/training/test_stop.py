@@ -187,7 +187,7 @@ def at_first_question(act: Callable[[], None]) -> Iterator[None]:
             act()
         return True
 
-    logger = logging.getLogger("groundling.training.train")
+    logger = logging.getLogger("groundling.training.reports")
     logger.setLevel(logging.INFO)
     logger.addFilter(look)
     try:

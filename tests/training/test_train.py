@@ -18,10 +18,11 @@ import groundling as gl
 from groundling.errors import TrainingError
 from groundling.model.load import find_checkpoint, load_model
 from groundling.model.tune import PARTS, part_of
-from groundling.settings import Settings, load_settings
-from groundling.training import train as module
+from groundling.recipe import load_settings
+from groundling.settings import Settings
+from groundling.training import arguments as module
+from groundling.training.arguments import build_arguments, loading_arguments
 from groundling.training.checkpoint import list_checkpoints
-from groundling.training.train import build_arguments, loading_arguments
 
 LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8, "dropout": 0}}
 STILL = {"max_steps": 1, "learning_rate": 1e-60}  # one step, less than any float32

@@ -14,6 +14,8 @@ from groundling.evaluation.change import Change, changes
 from groundling.evaluation.groups import Groups, change_by_class, change_by_size
 from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json, why_not_compared
 from groundling.evaluation.metrics import METRICS, Prediction, mark, worth_showing
+from groundling.evaluation.protocols import Protocol, find_protocol
+from groundling.evaluation.ranking import DETECTION, compare_detection
 from groundling.evaluation.report import Report, without_nan
 from groundling.page.page import show_change, show_p
 
@@ -23,7 +25,7 @@ HEADLINES = (
     "point_f1",
     "none_recall",
     "parse_rate",
-)  # the first that was measured gives the verdict
+)  # the first that was measured gives the verdict, a protocol's own before them
 
 _OWN = (
     "version",
@@ -48,7 +50,8 @@ class Pair(NamedTuple):
 class Comparison:
     """What `compare` returns. `metrics` are over the pairs alone, hence may differ from either report's own."""
 
-    metrics: dict[str, Change]
+    metrics: dict[str, Change]  # of METRICS and DETECTION
+    scored: bool | None  # whether AP ranks boxes by the answers' scores, not at 1.0 each; None without AP
     by_size: Groups
     by_class: Groups
     guard: GuardChange | None  # None unless both reports hold the same questions that are not grounding
@@ -73,7 +76,7 @@ class Comparison:
     @property
     def shown(self) -> dict[str, Change]:
         """The metrics that were measured and tell something: of points only where there is one."""
-        names = worth_showing([each for pair in self.pairs for each in pair])
+        names = [*worth_showing([each for pair in self.pairs for each in pair]), *DETECTION]
         return {name: self.metrics[name] for name in names if not math.isnan(self.metrics[name].difference)}
 
 
@@ -91,9 +94,13 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         )
     asked, answered = [pair.before for pair in pairs], [pair.after for pair in pairs]
     old, new = mark(asked), mark(answered)
-    metrics = dict(zip(METRICS, changes(old, new, seed=seed, draws=draws), strict=True))
+    rules = _find_rules(before, after)
+    ranked = {"use_scores": rules.use_scores, "as_said": rules.as_said} if rules else {}
+    detection = compare_detection(asked, answered, seed=seed, draws=draws, **ranked)
+    metrics = dict(zip(METRICS, changes(old, new, seed=seed, draws=draws), strict=True)) | detection.changes
     return Comparison(
         metrics=metrics,
+        scored=detection.scored,
         by_size=change_by_size(asked, old, new, seed=seed, draws=draws),
         by_class=change_by_class(asked, old, new, seed=seed, draws=draws),
         guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
@@ -102,11 +109,16 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
-        verdict=_verdict(metrics, pairs),
+        verdict=_verdict(metrics, pairs, [rules.headline, *HEADLINES] if rules else HEADLINES),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
     )
+
+
+def _find_rules(before: Report, after: Report) -> Protocol | None:
+    """The protocol that both are under, if it is one."""
+    return find_protocol(before.protocol) if before.protocol and before.protocol == after.protocol else None
 
 
 def _short(report: Report) -> str:
@@ -142,7 +154,10 @@ def _warning(before: Report, after: Report, paired: int) -> str | None:
 
 def _find_otherwise(before: Report, after: Report) -> dict[str, tuple[Any, Any]]:
     """What contracts and options say differently of how it was asked; what one report does not tell is left out."""
-    old, new = ({**report.contract, **(report.options or {})} for report in (before, after))
+    old, new = (
+        {**report.contract, **(report.options or {}), "protocol": report.protocol or "none"}
+        for report in (before, after)
+    )
     return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name] and name not in _OWN}
 
 
@@ -154,9 +169,9 @@ def _tell_both(name: str, before: Any, after: Any) -> str:
 # ---- in words and numbers --------------------------------------------------------------------------------------
 
 
-def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair]) -> str:
+def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], headlines: Sequence[str]) -> str:
     """One sentence on the headline metric. It is a difference only where the interval and the p value both say so."""
-    name = next((name for name in HEADLINES if not math.isnan(metrics[name].difference)), None)
+    name = next((name for name in headlines if not math.isnan(metrics[name].difference)), None)
     if name is None:
         return "nothing was measured in both reports"
     change = metrics[name]
@@ -178,6 +193,7 @@ def _count(number: int, noun: str) -> str:
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     """`{metric: {before, after, difference, ci95, p}}`, and beside the metrics what was compared and what it says."""
     value = {name: change._asdict() for name, change in comparison.metrics.items()} | {
+        "scores": None if comparison.scored is None else "answers" if comparison.scored else "1.0",
         "by_size": _groups_to_json(comparison.by_size),
         "by_class": _groups_to_json(comparison.by_class),
         "guard": guard_change_to_json(comparison.guard),

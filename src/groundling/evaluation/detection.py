@@ -79,7 +79,7 @@ def measure_detection(
     Scores are used where every answered box has one. Questions with a point to find are left out. `as_said` takes every
     answered label at its word, as `classes.name_boxes` has it.
     """
-    predictions = sorted((one for one in predictions if not one.has_points), key=_hash_question)
+    predictions = sorted((one for one in predictions if not one.has_points), key=hash_question)
     named = name_all(predictions, as_said=as_said)
     names = _list_classes(named)
     truth = _gather([one.truth for one in predictions], [each.true for each in named], names)
@@ -139,7 +139,7 @@ def with_nan(row: Mapping[Any, Any]) -> dict[Any, Any]:
     return {key: math.nan if number is None else number for key, number in row.items()}
 
 
-def _hash_question(prediction: Prediction) -> bytes:
+def hash_question(prediction: Prediction) -> bytes:
     """An order that no file's order shows in. Pictures go by name, for folders differ between machines."""
     record = prediction.record
     name = record.image.name if record.image else ""
@@ -148,11 +148,20 @@ def _hash_question(prediction: Prediction) -> bytes:
 
 def _scores(answers: Sequence[Answer]) -> np.ndarray | None:
     """(N,) of all boxes; None unless each has one."""
-    scores = [answer.scores for answer in answers if len(answer.boxes)]
-    known = [each for each in scores if each is not None]
-    if not known or len(known) < len(scores):
+    answering = [answer for answer in answers if len(answer.boxes)]
+    if not answering or not all_have_scores(answering):
         return None
-    return np.concatenate(known).round(SCORE_DIGITS)
+    return np.concatenate([round_scores(answer) for answer in answering])
+
+
+def all_have_scores(answers: Sequence[Answer]) -> bool:
+    """Whether each answered box has one."""
+    return all(answer.scores is not None for answer in answers if len(answer.boxes))
+
+
+def round_scores(answer: Answer) -> np.ndarray:
+    """(N,) of its boxes, to the digits that rank them."""
+    return np.array([]) if answer.scores is None else answer.scores.round(SCORE_DIGITS)
 
 
 # ---- all boxes of a set ----------------------------------------------------------------------------------------

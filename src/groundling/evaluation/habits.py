@@ -13,10 +13,9 @@ from scipy.stats import binom
 from groundling.dialect.answer import FLAWS
 from groundling.evaluation.cases import Case
 from groundling.evaluation.diagnosis import Fault, fault_of
+from groundling.evaluation.sheet import UNIT, Sheet
 from groundling.evaluation.suspect import FEWEST, HIT
-from groundling.evaluation.undo import Sheet
 from groundling.geometry.boxes import Boxes, iou
-from groundling.geometry.frame import Frame
 
 _SHARE = 0.03  # of the answers: a habit, not a slip
 _LEAST = 3  # answers, likewise
@@ -39,7 +38,6 @@ _CONFUSED = 0.2  # of a class's boxes, taken for one other
 _BY_CHANCE = 1e-4
 _NEARLY_ALL = 0.8  # of the labels that can be told
 
-_UNIT = Frame(1, 1)
 _BETTER_NAMED = ("truncated", "outside")  # flaws that are faults of their own
 
 
@@ -185,7 +183,7 @@ def find_same_answer(sheet: Sheet, placed: np.ndarray) -> Fault | None:
     (answered, middle), (true, _) = _mode(firsts[chosen]), _mode(targets[chosen])
     if answered < _MODE or answered < 2 * true + _CONFUSED:
         return None
-    count = int((iou(Boxes(firsts, _UNIT), Boxes([middle], _UNIT)) >= _SAME_BOX).sum())
+    count = int((iou(Boxes(firsts, UNIT), Boxes([middle], UNIT)) >= _SAME_BOX).sum())
     left, top, right, bottom = (100 * middle).round().astype(int)
     where = f"{left} to {right} % of the width and {top} to {bottom} % of the height"
     message = f"{count} of {len(sheet)} answers are the same box, {where}; their targets are not"
@@ -194,7 +192,7 @@ def find_same_answer(sheet: Sheet, placed: np.ndarray) -> Fault | None:
 
 def _mode(boxes: np.ndarray) -> tuple[float, np.ndarray]:
     """The largest share of (N, 4) boxes that are one with any of them, and that one."""
-    alike = (iou(Boxes(boxes, _UNIT), Boxes(boxes, _UNIT)) >= _SAME_BOX).mean(axis=1)
+    alike = (iou(Boxes(boxes, UNIT), Boxes(boxes, UNIT)) >= _SAME_BOX).mean(axis=1)
     return float(alike.max()), boxes[int(alike.argmax())]
 
 
@@ -216,7 +214,7 @@ def find_label_faults(sheet: Sheet, placed: np.ndarray) -> Iterator[Fault]:
     named: list[_Taken] = []
     asked: list[_Taken] = []
     for place, case in enumerate(sheet.cases):
-        boxes = Boxes(placed[starts[place] : starts[place + 1]], _UNIT)
+        boxes = Boxes(placed[starts[place] : starts[place + 1]], UNIT)
         named += _named(case, boxes)
         asked += _asked(case, boxes, others)
     fault = _find_other_labels(sheet, named)
@@ -253,7 +251,7 @@ def _find_confusions(pairs: Sequence[_Taken]) -> Iterator[Fault]:
 
 def _named(case: Case, boxes: Boxes) -> Iterator[_Taken]:
     """The labels of true boxes and of those answered boxes that are right."""
-    found = iou(case.truth.to(_UNIT), boxes)
+    found = iou(case.truth.to(UNIT), boxes)
     for true, answered in zip(*linear_sum_assignment(-found), strict=True):
         old, new = case.true_labels[true], case.labels[answered]
         if found[true, answered] >= HIT and old and new:
@@ -268,11 +266,12 @@ def _targets_by_picture(sheet: Sheet) -> Targets:
     targets: defaultdict[str, list[tuple[str, Boxes]]] = defaultdict(list)
     for case in sheet.cases:
         if case.record.image is not None:
-            targets[str(case.record.image)].append((_class_of(case), case.truth.to(_UNIT)))
+            targets[str(case.record.image)].append((class_of(case), case.truth.to(UNIT)))
     return targets
 
 
-def _class_of(case: Case) -> str:
+def class_of(case: Case) -> str:
+    """The one label of the targets, or else what was asked; folded."""
     labels = {_fold(label) for label in case.true_labels}
     return labels.pop() if len(labels) == 1 and labels != {""} else _fold(case.record.question)
 
@@ -281,7 +280,7 @@ def _asked(case: Case, boxes: Boxes, others: Targets) -> Iterator[_Taken]:
     """What was asked for, and what else of the picture the first answered box lies on."""
     if case.record.image is None or not len(boxes) or len({_fold(label) for label in case.true_labels}) > 1:
         return
-    name, first = _class_of(case), boxes[:1]
+    name, first = class_of(case), boxes[:1]
     there = [(other, float(iou(truth, first).max())) for other, truth in others[str(case.record.image)]]
     right = max((overlap for other, overlap in there if other == name), default=0.0)
     wrong = max(((overlap, other) for other, overlap in there if other != name), default=(0.0, ""))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,12 @@ class Grounder:
     model: PreTrainedModel
     processor: Processor
     name: str
-    weights: str | None = None  # what tells its weights from others': a hash; None for a model still in training
+    checkpoint: Checkpoint | None = None  # that it was loaded from; None for a model still in training
+
+    @cached_property
+    def weights(self) -> str | None:
+        """What tells its weights from others': a hash, for which all are read; None for a model still in training."""
+        return None if self.checkpoint is None else hash_weights(self.checkpoint)
 
     @property
     def contract(self) -> Contract:
@@ -231,5 +237,4 @@ def load_checkpoint(checkpoint: Checkpoint, *, device: str | None = None) -> Gro
     """A grounder from a checkpoint that was found; `device` as in `load`."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = load_model(checkpoint, dtype=torch.float32 if place.type == "cpu" else torch.bfloat16)
-    weights = hash_weights(checkpoint)
-    return Grounder(model.to(place).eval(), load_processor(checkpoint), checkpoint.name, weights)  # type: ignore[arg-type]
+    return Grounder(model.to(place).eval(), load_processor(checkpoint), checkpoint.name, checkpoint)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ from groundling.evaluation.report import read_report
 from groundling.inference.gallery import answer_pictures
 from groundling.inference.merge import merge
 from groundling.inference.predict import Question, load
-from groundling.settings import load_settings
+from groundling.recipe import load_settings
 from groundling.tiny.scenes import draw_screen
 from groundling.training.train import train
 

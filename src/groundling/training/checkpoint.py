@@ -23,7 +23,8 @@ from accelerate import PartialState
 
 from groundling.errors import GroundlingError, SettingsError
 from groundling.model.load import WANTED_FILES
-from groundling.settings import Settings, load_settings
+from groundling.recipe import load_settings
+from groundling.settings import Settings
 from groundling.training.disk import PARTIAL, sync
 from groundling.training.lock import LOCK_FILE
 from groundling.training.manifest import MANIFEST_FILE, find_damage, write_manifest
@@ -54,6 +55,12 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 def _is_checkpoint(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (STATE_FILE, MANIFEST_FILE))
+
+
+def describe_last(run: Path, what: str) -> str:
+    """Which checkpoint there is to go on from; `what` it is called."""
+    whole = list_checkpoints(run)
+    return f"the last {what} is {whole[-1]}" if whole else "no checkpoint had been written yet"
 
 
 def read_step(checkpoint: Path) -> int:

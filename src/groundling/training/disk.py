@@ -51,7 +51,7 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def in_words(size: int) -> str:
+def show_bytes(size: int) -> str:
     """A number of bytes as it is said: `48.2 GB`."""
     for unit, name in ((10**9, "GB"), (10**6, "MB")):
         if size >= unit:
@@ -76,6 +76,6 @@ def telling_full_disk(run: Path) -> Iterator[None]:
             raise
         where = Path(error.filename) if error.filename else run
         raise TrainingError(
-            f"{where} could not be written: {error.strerror}; {in_words(free_bytes(where))} are free on its disk. "
+            f"{where} could not be written: {error.strerror}; {show_bytes(free_bytes(where))} are free on its disk. "
             "With more room, the same command goes on from the last checkpoint"
         ) from error

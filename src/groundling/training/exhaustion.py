@@ -25,7 +25,7 @@ from groundling.training.memory import GIB, estimate_memory, read_subject
 from groundling.training.processes import name_engine
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import find_remedies
-from groundling.training.rows import Row, RowSampler
+from groundling.training.rows import RowSampler
 from groundling.training.workload import worst_row
 
 _OF_A_CPU = re.compile(r"DefaultCPUAllocator: (can't allocate|not enough) memory")  # a RuntimeError without a class
@@ -45,10 +45,6 @@ class Training(Protocol):
     settings: Settings
     processor: Processor
     sampler: RowSampler
-
-    def draw_step(self) -> list[Row]:
-        """The rows of the step that is under way, of all processes in turn."""
-        ...
 
 
 @contextmanager
@@ -105,7 +101,7 @@ def shape_of(row: Mapping[str, Any]) -> RowShape:
 
 def name_records(trainer: Training) -> list[str]:
     """Ids of the records that this process has in this step, those of its largest row first; some of many."""
-    mine = trainer.draw_step()[trainer.args.process_index :: trainer.args.world_size]
+    mine = trainer.sampler.draw_step(trainer.state.global_step)[trainer.args.process_index :: trainer.args.world_size]
     lengths = trainer.sampler.lengths
     mine.sort(key=lambda row: sum(lengths[number].tokens for number in row.numbers), reverse=True)
     records = trainer.train_dataset.records

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from groundling.evaluation.pace import in_words
 from groundling.settings import Launch
+from groundling.training.disk import show_bytes
 from groundling.training.memory import GIB, SPARE
 from groundling.training.plan import Plan
 from groundling.training.workload import Workload
@@ -102,19 +104,10 @@ def _describe_run(plan: Plan) -> str:
             f"{plan.evaluations:,} evaluations and {plan.saves:,} checkpoints on the way"
         )
     if plan.seconds is not None:
-        lines.append(f"  {_describe_time(plan.seconds)} at the rate given, evaluations not counted")
+        lines.append(f"  {in_words(plan.seconds)} at the rate given, evaluations not counted")
     disk = plan.disk
     lines.append(
-        f"{'  ' if lines else 'run: '}disk: a checkpoint takes {_size(disk.checkpoint)}; {disk.checkpoints} kept; "
-        f"the run folder takes {_size(disk.whole)} at its most"
+        f"{'  ' if lines else 'run: '}disk: a checkpoint takes {show_bytes(disk.checkpoint)}; {disk.checkpoints} kept; "
+        f"the run folder takes {show_bytes(disk.whole)} at its most"
     )
     return "\n".join(lines)
-
-
-def _describe_time(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{seconds / 60:.1f} min"
-
-
-def _size(count: int) -> str:
-    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / 2**20:.1f} MiB"

@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from groundling.data.record import Record
+from groundling.errors import SettingsError
 from groundling.evaluation.processes import from_main_process
 from groundling.evaluation.report import hash_records
-from groundling.model.contract import Contract, installed_versions, recipe_contract
+from groundling.model.contract import Contract, installed_versions, read_contract, recipe_contract
 from groundling.model.load import Checkpoint, find_checkpoint, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
@@ -55,6 +57,22 @@ def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
     """The contract with what the model is trained on and made with."""
     trained_on = {"sha256": hash_records(records), "records": len(records)}
     return dataclasses.replace(contract, trained_on=trained_on, made_with=installed_versions())
+
+
+def refuse_other_data(resume: Path | None, contract: Contract) -> None:
+    """SettingsError where a run would go on in the middle of other records than it began with."""
+    before = None if resume is None else read_contract(resume)
+    if before is not None and before.trained_on != contract.trained_on:
+        raise SettingsError(
+            f"{resume} has learned from other records than data.train holds: {_tell_data(before)}, "
+            f"now {_tell_data(contract)}; put the former ones back, or start a new run from its weights "
+            f"(model.name={resume})"
+        )
+
+
+def _tell_data(contract: Contract) -> str:
+    trained_on = contract.trained_on or {}
+    return f"{trained_on.get('records')} with hash {str(trained_on.get('sha256'))[:12]}"
 
 
 def build_dataset(records: Gathered, processor: Processor, settings: Settings) -> RecordDataset:

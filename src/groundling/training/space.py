@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 
 from groundling.errors import SettingsError
 from groundling.settings import Settings
-from groundling.training.disk import free_bytes, in_words
+from groundling.training.disk import free_bytes, show_bytes
 
 _ADAM = "adamw_torch"  # its kinds keep two numbers for each that is trained; of other optimizers nothing is counted
 _MASTERS = 12  # bytes for each trained number in DeepSpeed's state: it in float32, and Adam's two
@@ -67,8 +67,8 @@ def refuse_small_disk(settings: Settings, sizes: Sizes, *, saves: int) -> None:
     needed, free = wanted - _taken(run), free_bytes(run)
     if needed > free:
         raise SettingsError(
-            f"{run}: {in_words(needed)} are needed, and {in_words(free)} are free on its disk (a checkpoint has "
-            f"{in_words(sizes.checkpoint)}, the weights alone {in_words(sizes.weights)}, and run.keep is {keep}); "
+            f"{run}: {show_bytes(needed)} are needed, and {show_bytes(free)} are free on its disk (a checkpoint has "
+            f"{show_bytes(sizes.checkpoint)}, the weights alone {show_bytes(sizes.weights)}, and run.keep is {keep}); "
             "make room, lower run.keep, or choose a run.dir on another disk"
         )
 

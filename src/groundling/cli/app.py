@@ -1,0 +1,83 @@
+"""Which verbs there are, and how the process ends."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+import typer
+
+from groundling.cli.data import check, convert, export, fetch
+from groundling.cli.evaluation import compare, diagnose, evaluate
+from groundling.cli.models import calibrate, demo, info, merge, predict
+from groundling.cli.screen import fail, is_speaker
+from groundling.cli.training import plan, preview, train
+from groundling.errors import PREEMPTED, GroundlingError, PreemptedError, TrainingError
+
+_VERBS = (  # in the order of `groundling --help`
+    fetch,
+    convert,
+    export,
+    check,
+    preview,
+    plan,
+    info,
+    train,
+    evaluate,
+    compare,
+    diagnose,
+    predict,
+    calibrate,
+    merge,
+    demo,
+)
+_UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy that typer carries since 0.2x
+
+
+def main() -> None:
+    """Run the command line; ends the process with the exit code."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("groundling").setLevel(logging.INFO if is_speaker() else logging.ERROR)
+    warnings.filterwarnings("ignore", "Corrupt EXIF")  # Pillow's; such a picture stays as it is stored
+    try:
+        code = _build_app()(standalone_mode=False)
+    except _UsageError as error:
+        code = _fail_use(error)
+    except TrainingError as error:
+        code = fail(str(error), 1)
+    except PreemptedError as error:
+        code = fail(str(error), PREEMPTED)
+    except GroundlingError as error:
+        code = fail(str(error), 2)
+    except OSError as error:
+        code = fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        code = fail(str(error) or "interrupted", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _build_app() -> typer.Typer:
+    app = typer.Typer(
+        name="groundling",
+        help="Teach vision-language models to point at things, and get boxes in the pixels of your own picture.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for verb in _VERBS:
+        app.command()(verb)
+    return app
+
+
+def _fail_use(error: Any) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # `groundling` alone: its message is the help
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    return fail(f"{error.format_message()}\nTry `{_help_line(error)}`.", 2)
+
+
+def _help_line(error: Any) -> str:
+    return f"{error.ctx.command_path if error.ctx else 'groundling'} --help"
