@@ -483,6 +483,26 @@ def say_twice(text: str) -> str:
     return f"[{text[1:-1]}, {text[1:-1]}]"
 
 
+def walking(_: str) -> str:
+    return write(np.array([[10 + 15 * place, 10, 100 + 15 * place, 100] for place in range(12)]), ["cup"] * 12)
+
+
+def in_turn(text: str) -> str:
+    own, other = text[1:-1], '{"bbox_2d": [7, 9, 90, 88], "label": "pan"}'
+    return f"[{', '.join([own, other] * 5)}]"
+
+
+def stammering(text: str) -> str:
+    label = text.rpartition(': "')[2].partition('"')[0]
+    return text.replace(f'"{label}"', f'"{" ".join([label] * 20)}"')
+
+
+def without_room(answers: list[Answered]) -> Rows:
+    """As they are kept by `evaluate`: read, and nothing wrong with the text."""
+    rows = text_rows(answers, IN_SEEN)
+    return [row | {"full": place % 10 == 0} for place, row in enumerate(rows)]
+
+
 def again(answers: list[Answered], share: float) -> Rows:
     """Each box a second time, wider by a share (or narrower), as a model that is not quite sure says it."""
     rows = box_rows(answers, IN_ORIGINAL)
@@ -545,6 +565,10 @@ def drop_rows(answers: list[Answered], count: int = 20) -> Rows:
 
 HABITS: dict[str, tuple[str, Plant]] = {
     "a loop to the cut": ("loop", lambda a: plant_text(a, 0.1, repeated)),
+    "a row of boxes without an end": ("loop", lambda a: plant_text(a, 0.5, walking)),
+    "two boxes in turn": ("loop", lambda a: plant_text(a, 0.5, in_turn)),
+    "a word over and over": ("loop", lambda a: plant_text(a, 0.5, stammering)),
+    "no room": ("truncated", without_room),
     "every box twice": ("duplicates", lambda a: plant_text(a, 0.2, say_twice)),
     "every box again, a little wider": ("duplicates", lambda a: again(a, 0.12)),
     "cut short": ("truncated", lambda a: plant_text(a, 0.1, lambda text: text[:-8])),
@@ -594,6 +618,34 @@ def test_labels_that_repeat_the_question_or_are_few_are_no_fault(tmp_path: Path)
     assert "other_labels" not in codes(look_at(answers, rows, tmp_path))
     (fault,) = look_at(answers, relabelled(answers, lambda label, number: f"white {label}"), tmp_path).faults
     assert re.match(r"(\d+) of \1 labels of boxes that are right .* \(as 'white \w+' for '\w+', ", fault.message)
+
+
+def test_boxes_that_stand_in_a_row_are_no_loop(tmp_path: Path) -> None:
+    """Twelve keys of a keyboard, an even distance apart."""
+    keys = [(10 + 30 * place, 10, 35 + 30 * place, 35) for place in range(12)]
+    targets = tuple(Target(box=tuple(map(float, key)), label="key") for key in keys)
+    answers = [
+        replace(one, record=replace(one.record, targets=targets), labels=["key"] * 12, original=one.seen)
+        for one in make(0, Kind(count=40))
+    ]
+    answers = [
+        replace(one, record=replace(one.record, width=one.seen.width, height=one.seen.height)) for one in answers
+    ]
+    rows = [
+        {"id": one.record.id, "seen": [*one.seen.size_wh], "text": write(np.array(keys), one.labels)} for one in answers
+    ]
+    assert codes(look_at(answers, rows, tmp_path)) == []
+
+
+def test_noise_at_a_border_is_not_outside(tmp_path: Path) -> None:
+    """A twentieth of a box beyond the border, in a tenth of the answers."""
+    answers = make(0, Kind(most=0.5))
+    rows = text_rows(answers, IN_SEEN)
+    for row, one in zip(rows[:24], answers, strict=False):
+        width, _ = one.seen.size_wh
+        side = round(width * 0.5)
+        row["text"] = write(np.array([[width - side, 20, width + side / 20, 200]]), one.labels[:1])
+    assert codes(look_at(answers, rows, tmp_path)) == []
 
 
 def test_one_box_where_there_are_several(tmp_path: Path) -> None:

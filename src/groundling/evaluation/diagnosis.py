@@ -111,7 +111,7 @@ CODES: dict[str, Code] = {
     ),
     "loop": Code(
         "warning",
-        "answers that repeat themselves until they are cut",
+        "answers that repeat themselves",
         "train on records with as many targets as these; answers of held form end sooner (leave --free out)",
     ),
     "duplicates": Code(

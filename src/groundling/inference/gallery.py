@@ -54,7 +54,7 @@ class PictureAnswer:
         words = list(map(_in_words, map(str, places), answer.labels, chain(scores, repeat(None))))
         nothing = f"none of {self.left_out} boxes" if self.left_out else "nothing"
         found = "; ".join(words) or _in_words(nothing, None, answer.none_score)
-        flaw = f"  ({answer.flaw})" if answer.flaw else ""
+        flaw = f"  ({answer.flaw})" if answer.flaw else "  (there may be more: no room)" if answer.is_full else ""
         return f"{self.image}: {self.question}: {found}{flaw}"
 
 
