@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from groundling.model.layout import Stretch
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.records import blank_sample, longest_sample, measure_seen, mix_numbers, room_for_samples
+from groundling.training.records import blank_sample, longest_sample, measure_all, mix_numbers, room_for_samples
 from groundling.training.rehearsal import RowShape
 from groundling.training.rows import Length, RowPlan, RowSampler
 
@@ -107,23 +108,17 @@ def _choose(records: Sequence[Record], share: float, *, seed: int) -> list[Recor
 
 def _measure(records: Sequence[Record], processor: Processor, settings: Settings) -> tuple[list[_Measured], int]:
     """The records with picture sizes and lengths, and how many have neither size nor readable picture."""
-    frames: dict[Path, Frame | None] = {}
-    measured: list[_Measured] = []
-    for record in records:
-        if record.image is not None and record.image not in frames:
-            frames[record.image] = _frame_of(record, settings.images.max_file_pixels)
-        frame = None if record.image is None else frames[record.image]
-        if frame is not None or record.image is None:
-            measured.append(_Measured(record, frame, measure_seen(record, processor, frame)))
+    find_frame = cache(partial(_read_frame, max_pixels=settings.images.max_file_pixels))
+    sized = [(record, record.declared or (record.image and find_frame(record.image))) for record in records]
+    readable = [(record, frame) for record, frame in sized if frame is not None or record.image is None]
+    lengths = measure_all(readable, processor)
+    measured = [_Measured(record, frame, length) for (record, frame), length in zip(readable, lengths, strict=True)]
     return measured, len(records) - len(measured)
 
 
-def _frame_of(record: Record, max_pixels: int) -> Frame | None:
-    if record.declared is not None:
-        return record.declared
-    assert record.image is not None
+def _read_frame(image: Path, max_pixels: int) -> Frame | None:
     try:
-        return read_frame(record.image, max_pixels=max_pixels)
+        return read_frame(image, max_pixels=max_pixels)
     except (GroundlingError, OSError):
         return None
 
