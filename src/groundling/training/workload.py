@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from groundling.data.record import Record
-from groundling.data.shards import open_records
+from groundling.data.shards import Shards, open_records
 from groundling.errors import GroundlingError, SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import read_frame
@@ -96,14 +96,20 @@ def _read(path: Path, settings: Settings) -> tuple[Sequence[Record], int]:
 
 
 def _choose(records: Sequence[Record], share: float, *, seed: int) -> list[Record]:
-    """All records, or those about a seeded share of the pictures; words alone count as a picture each."""
+    """All records, or those about a seeded share of the pictures; words alone count as a picture each.
+
+    Of shards, whose pictures lie in random order, so many row groups are taken: no others are read.
+    """
     if share >= 1:
         return list(records)
-    names = [str(record.image) if record.image else f"line {record.line}" for record in records]
+    if isinstance(records, Shards):
+        names = records.groups_of(records.rows_of(np.arange(len(records)))).tolist()
+    else:
+        names = [str(record.image) if record.image else f"line {record.line}" for record in records]
     pictures = list(dict.fromkeys(names))
     kept = np.random.default_rng(seed).permutation(len(pictures))[: max(1, round(share * len(pictures)))]
     wanted = {pictures[place] for place in kept.tolist()}
-    return [record for record, name in zip(records, names, strict=True) if name in wanted]
+    return [records[number] for number, name in enumerate(names) if name in wanted]
 
 
 def _measure(records: Sequence[Record], processor: Processor, settings: Settings) -> tuple[list[_Measured], int]:
