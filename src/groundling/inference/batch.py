@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -95,7 +95,7 @@ def encode_words(processor: Processor, record: Record, patches: Patches | None) 
 
 
 def _encode(processor: Processor, sketch: Sketch, patches: Patches | None) -> Sample:
-    prompt, answer = encode_pieces(processor, sketch.prompt), encode_pieces(processor, sketch.answer)
+    prompt, answer = encode_apart(processor, [sketch.prompt, sketch.answer])
     if patches is not None:
         place = prompt.index(processor.image_token_id)
         prompt[place : place + 1] = [processor.image_token_id] * sketch.visual_tokens
@@ -114,7 +114,14 @@ def answer_pieces(processor: Processor, record: Record, original: Frame, seen: F
 
 def encode_pieces(processor: Processor, pieces: Sequence[Piece]) -> list[int]:
     """Token ids of text in pieces. Control tokens act only in control pieces; elsewhere they are plain characters."""
-    return [token for ids in _encode_texts(processor, _cut_pieces(processor, pieces)) for token in ids]
+    return encode_apart(processor, [pieces])[0]
+
+
+def encode_apart(processor: Processor, parts: Sequence[Sequence[Piece]]) -> list[list[int]]:
+    """Token ids of each part, as `encode_pieces` gives them; asked at once, as each call of a tokenizer takes time."""
+    cut = [_cut_pieces(processor, pieces) for pieces in parts]
+    encoded = iter(_encode_texts(processor, [text for texts in cut for text in texts]))
+    return [[token for ids in islice(encoded, len(texts)) for token in ids] for texts in cut]
 
 
 def _encode_texts(processor: Processor, texts: Sequence[str]) -> list[list[int]]:
