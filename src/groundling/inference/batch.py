@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise, takewhile
+from itertools import chain, islice, pairwise, takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -43,9 +43,9 @@ class Sample(NamedTuple):
 
 def encode_question(processor: Processor, question: str, patches: Patches) -> Sample:
     """The prompt for a bare question about a picture, ready to be answered; nothing in it is learned."""
-    turns = processor.turns(has_image=True)
     words = write_prompt(processor.contract.prompt_template, question)
-    return _encode_prompt(processor, [turns.opening, words, turns.asking], patches)
+    ids = _expand_picture(processor, encode_pieces(processor, _prompt_pieces(processor, words, patches)), patches)
+    return Sample(ids, [IGNORED] * len(ids), patches)
 
 
 def encode_record(processor: Processor, record: Record, picture: Image.Image | None) -> Sample:
@@ -62,22 +62,22 @@ def encode_seen(processor: Processor, record: Record, original: Frame, patches: 
     """
     if record.answer is not None:
         return encode_words(processor, record, patches)
-    prompt = encode_question(processor, record.question, patches)
-    return _with_answer(processor, prompt, answer_pieces(processor, record, original, patches.seen))
+    words = write_prompt(processor.contract.prompt_template, record.question)
+    return _encode(processor, words, answer_pieces(processor, record, original, patches.seen), patches)
 
 
 def encode_words(processor: Processor, record: Record, patches: Patches | None) -> Sample:
     """General instruction data, with or without a picture: asked as it stands, without the prompt template."""
     assert record.answer is not None, "a record without targets has an answer text"
-    turns = processor.turns(has_image=patches is not None)
-    prompt = _encode_prompt(processor, [turns.opening, record.question, turns.asking], patches)
-    return _with_answer(processor, prompt, [Piece(record.answer, is_control=False)])
+    return _encode(processor, record.question, [Piece(record.answer, is_control=False)], patches)
 
 
-def _with_answer(processor: Processor, prompt: Sample, pieces: Sequence[Piece]) -> Sample:
+def _encode(processor: Processor, words: str, answer: Sequence[Piece], patches: Patches | None) -> Sample:
+    """The words as a prompt, and the answer with its end token."""
     end = Piece(processor.family.end_token, is_control=True)
-    answer = encode_pieces(processor, [*pieces, end])
-    return Sample(prompt.input_ids + answer, prompt.labels + answer, prompt.patches)
+    both = encode_apart(processor, [_prompt_pieces(processor, words, patches), [*answer, end]])
+    prompt = _expand_picture(processor, both[0], patches)
+    return Sample(prompt + both[1], [IGNORED] * len(prompt) + both[1], patches)
 
 
 def answer_pieces(processor: Processor, record: Record, original: Frame, seen: Frame) -> list[Piece]:
@@ -92,22 +92,33 @@ def answer_pieces(processor: Processor, record: Record, original: Frame, seen: F
     return write_answer(items, processor.contract.answer_form, frame)
 
 
-def _encode_prompt(processor: Processor, texts: Sequence[str], patches: Patches | None) -> Sample:
-    opening, words, asking = texts
-    pieces = [Piece(opening, is_control=True), Piece(words, is_control=False), Piece(asking, is_control=True)]
-    ids = encode_pieces(processor, pieces)
-    if patches is not None:
-        place = ids.index(processor.image_token_id)
-        ids[place : place + 1] = [processor.image_token_id] * _visual_tokens(patches.grid, processor.family.merge)
-    return Sample(ids, [IGNORED] * len(ids), patches)
+def _prompt_pieces(processor: Processor, words: str, patches: Patches | None) -> list[Piece]:
+    opening, asking, _ = processor.turns(has_image=patches is not None)
+    return [Piece(opening, is_control=True), Piece(words, is_control=False), Piece(asking, is_control=True)]
+
+
+def _expand_picture(processor: Processor, ids: list[int], patches: Patches | None) -> list[int]:
+    """A prompt's tokens with as many in place of its one image token as the picture takes."""
+    if patches is None:
+        return ids
+    place, count = ids.index(processor.image_token_id), _visual_tokens(patches.grid, processor.family.merge)
+    return ids[:place] + [processor.image_token_id] * count + ids[place + 1 :]
 
 
 def encode_pieces(processor: Processor, pieces: Sequence[Piece]) -> list[int]:
     """Token ids of text in pieces. Control tokens act only in control pieces; elsewhere they are plain characters."""
-    begins = processor.control_begins
-    texts = [text for piece in pieces for text in ([piece.text] if piece.is_control else _defuse(piece.text, begins))]
-    encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [token for ids in encoded for token in ids]  # type: ignore[union-attr]
+    return encode_apart(processor, [pieces])[0]
+
+
+def encode_apart(processor: Processor, parts: Sequence[Sequence[Piece]]) -> list[list[int]]:
+    """Token ids of each part, as `encode_pieces` gives them; asked at once, as each call of a tokenizer takes time."""
+    texts = [[text for piece in pieces for text in _texts(piece, processor.control_begins)] for pieces in parts]
+    encoded: Any = iter(processor.tokenizer(list(chain.from_iterable(texts)), add_special_tokens=False)["input_ids"])
+    return [list(chain.from_iterable(islice(encoded, len(part)))) for part in texts]
+
+
+def _texts(piece: Piece, begins: re.Pattern[str]) -> list[str]:
+    return [piece.text] if piece.is_control else _defuse(piece.text, begins)
 
 
 def _defuse(text: str, begins: re.Pattern[str]) -> list[str]:
