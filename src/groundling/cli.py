@@ -47,6 +47,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("groundling").setLevel(logging.INFO if _is_speaker() else logging.ERROR)
     warnings.filterwarnings("ignore", "Corrupt EXIF")  # Pillow's; such a picture stays as it is stored
+    logging.getLogger("DeepSpeed").addFilter(_is_news)
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
@@ -64,6 +65,15 @@ def main() -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what every process has DeepSpeed say on stdout where there is no GPU, as torch knows too."""
+    if not record.getMessage().startswith("Setting accelerator to CPU"):
+        return True
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _fail_use(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # `groundling` alone: its message is the help
         print(error.format_message(), file=sys.stderr)
@@ -74,8 +84,10 @@ def _fail_use(error: Any) -> int:
 def _fail(message: str, code: int) -> int:
     if _is_speaker():
         print(f"error: {message}", file=sys.stderr)
-    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torchrun tells of a process that is no speaker
-        Path(file).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # what torchrun tells of a process, in the form it expects
+        details = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        told = {"message": {"message": message, "extraInfo": details}}
+        Path(file).write_text(json.dumps(told), encoding="utf-8")
     return code
 
 
@@ -398,6 +410,8 @@ def _train(recipe: str, overrides: list[str]) -> None:
         has_lost_peer,
         launch_command,
         needs_launcher,
+        refuse_impossible_start,
+        refuse_other_number,
         start,
     )
 
@@ -405,8 +419,10 @@ def _train(recipe: str, overrides: list[str]) -> None:
     settings = _load_recipe(recipe, overrides)  # every mistake in a recipe is told before torch is loaded
     if needs_launcher(settings.launch):
         asked = (settings.launch, [recipe, *overrides], find_meeting(settings.launch))
+        refuse_impossible_start(settings.launch)
         _say(f"starting: {shlex.join(launch_command(*asked))}")
         raise typer.Exit(start(*asked))
+    refuse_other_number(settings.launch)
     _tell_notes(recipe)
     with _quiet_libraries():
         from groundling.training.train import train
