@@ -20,6 +20,7 @@ from groundling.inference.batch import (
     Sample,
     answer_pieces,
     count_tokens,
+    encode_apart,
     encode_pieces,
     encode_question,
     encode_record,
@@ -223,6 +224,14 @@ def test_pieces_keep_their_text(tiny_processor: Processor):
         assert not set(ids) & set(tiny_processor.tokenizer.added_tokens_decoder), text
     assert encode_pieces(tiny_processor, [Piece("<|im_end|>", is_control=True)]) == [tiny_processor.end_token_id]
     assert encode_pieces(tiny_processor, [Piece("", is_control=False)]) == []
+
+
+def test_parts_that_are_encoded_at_once_are_those_encoded_alone(tiny_processor: Processor):
+    words, end = Piece("the <|im_end|> mug", is_control=False), Piece("<|im_end|>", is_control=True)
+    parts = [[words, end], [], [end], [Piece("", is_control=False), words]]
+    apart = encode_apart(tiny_processor, parts)
+    assert apart == [encode_pieces(tiny_processor, part) if part else [] for part in parts]
+    assert apart[0] == [*apart[3], tiny_processor.end_token_id]
 
 
 # ---- there and back --------------------------------------------------------------------------------------------

@@ -336,6 +336,7 @@ def test_deepspeed_learns_what_one_process_does(folder: Path, environment: dict[
     recipe, run_dir = folder / "recipe.yaml", folder / engine
     done = by_recipe(engine, recipe, run_dir, environment)
     assert done.returncode == 0 and f"2 processes, {engine}" in done.stderr
+    assert "Setting accelerator" not in done.stdout, "DeepSpeed says on stdout that there is no GPU"
     check_like_one(folder, run_dir)
     shards = [path.name for path in (run_dir / "checkpoints" / "12").rglob("*optim_states.pt")]
     assert len(shards) == 2, "DeepSpeed ran, and spread the optimizer over both processes"
@@ -424,11 +425,21 @@ def test_less_than_was_asked_for_is_refused(
 
 
 @pytest.mark.slow
-def test_fewer_processes_than_the_recipe_asks_for_are_refused(folder: Path, environment: dict[str, str]) -> None:
-    asked = [*halved(folder / "recipe.yaml", folder / "fewer"), "launch.processes=3", "launch.engine=zero2"]
-    done = run([*TORCHRUN, *COMMAND, *asked], environment)
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["launch.processes=3"], "launch asks for 1 x 3 processes, but 2 run"),
+        (["launch.processes=2", "launch.engine=zero2"], "launch.engine is zero2, but ddp runs"),
+    ],
+    ids=["number", "engine"],
+)
+def test_another_launch_than_the_recipe_asks_for_is_refused(
+    folder: Path, environment: dict[str, str], asked: list[str], told: str
+) -> None:
+    done = run([*TORCHRUN, *COMMAND, *halved(folder / "recipe.yaml", folder / "fewer"), *asked], environment)
     assert done.returncode != 0
-    assert "launch.engine is zero2, but ddp runs; launch asks for 1 x 3 processes, but 2 run" in done.stderr
+    assert done.stderr.count(f"error: {told}") == 1, "one process speaks for both"
+    assert "has a new message format" not in done.stderr
     assert not (folder / "fewer" / "final").exists()
 
 
