@@ -60,6 +60,21 @@ def test_help_and_wrong_settings_are_answered_at_once_without_torch(words: list[
     assert best < 0.5, f"{best:.2f} CPU seconds"
 
 
+def test_no_garbage_is_looked_for_while_libraries_are_loaded() -> None:
+    """In a process of its own, as what is loaded is left out of every later look."""
+    program = """
+import gc, sys
+from groundling.cli.screen import quiet_libraries
+looks = []
+gc.callbacks.append(lambda phase, _: looks.append(phase))
+with quiet_libraries():
+    assert "transformers.modeling_utils" in sys.modules and gc.isenabled() and gc.get_freeze_count() > 100_000
+    print(looks.count("start") < 100)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_an_unknown_setting_names_the_closest(call: Call) -> None:
     ended = call("train", "tiny", "train.lerning_rate=1", "tune.frieze=[vision]")
     assert ended.code == 2 and ended.out == ""

@@ -146,11 +146,14 @@ class _LineWriter(LogitsProcessor):
 
 @contextmanager
 def _ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
-    """The model in evaluation mode; afterwards as it was before."""
+    """The model in evaluation mode, without gradients; afterwards as it was before.
+
+    FSDP2 (torch 2.13) keeps what it brings a layer's weights together in: made in inference mode it trains no more.
+    """
     in_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if is_spread(model) else torch.inference_mode():
             yield
     finally:
         for module in in_training:

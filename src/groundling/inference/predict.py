@@ -139,8 +139,9 @@ class Grounder:
         if batch_size < 1 or max_new_tokens < 1:
             raise SettingsError(f"batch_size is {batch_size} and max_new_tokens {max_new_tokens}; both start at 1")
         images = [question.image for question in questions]
-        # devices that take every pass in step have to come to as many
-        windows = plan_windows(images, batch_size * BATCHES_AT_ONCE, exact=is_spread(self.model))
+        # devices that take every pass in step have to come to as many, and may only stop between two batches
+        in_step = is_spread(self.model)
+        windows = plan_windows(images, batch_size * (1 if in_step else BATCHES_AT_ONCE), exact=in_step)
         with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:
 
             def begin_reading(window: Sequence[Sequence[int]]) -> list[Future[_Seen | ImageError]]:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from groundling.data.record import Record
+from groundling.evaluation.pace import Progress, tell_progress
 from groundling.evaluation.processes import from_main_process
 from groundling.model.processor import Processor
 from groundling.recipe import load_settings
@@ -66,9 +67,9 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     """The training itself, in a run folder that no other process writes to."""
     resume = from_main_process(lambda: find_resume(settings))
 
-    base, processor, records = make_ready(settings, progress=stop.refuse_start)
+    base, processor, records = make_ready(settings, progress=_tell_looking(stop))
     from_main_process(stop.refuse_start)
-    refuse_other_data(resume, processor.contract)
+    refuse_other_data(resume, processor.contract, records.findings)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
@@ -97,6 +98,17 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     measure_run(settings, base, records.test, stop)
     log.info("done: %s", settings.run.dir)
     return settings.run.dir
+
+
+def _tell_looking(stop: StopRequest) -> Progress:
+    """A progress that tells of long looking at pictures, and leaves where the run is to stop."""
+    tell = tell_progress(log, "pictures looked at", at_once=False)
+
+    def go_on(done: int, total: int) -> None:
+        stop.refuse_start()
+        tell(done, total)
+
+    return go_on
 
 
 # ---- its steps -------------------------------------------------------------------------------------------------
