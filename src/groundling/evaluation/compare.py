@@ -10,22 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from groundling.errors import RecordError
-from groundling.evaluation.change import Change, changes
+from groundling.evaluation.change import Change, changes, holm
 from groundling.evaluation.groups import Groups, change_by_class, change_by_size
 from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json, why_not_compared
-from groundling.evaluation.metrics import METRICS, Prediction, mark, worth_showing
+from groundling.evaluation.metrics import METRICS, Marks, Prediction, have_one_box, mark, worth_showing
 from groundling.evaluation.protocols import Protocol, find_protocol
 from groundling.evaluation.ranking import DETECTION, compare_detection
 from groundling.evaluation.report import Report, without_nan
 from groundling.page.page import show_change, show_p
 
-HEADLINES = (
-    "acc@0.5",
-    "f1@0.5",
-    "point_f1",
-    "none_recall",
-    "parse_rate",
-)  # the first that was measured gives the verdict, a protocol's own before them
+HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
+"""The first that was measured gives the verdict, a protocol's own before them; accuracy where it is of all boxes."""
 
 _OWN = (
     "version",
@@ -109,7 +104,7 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
-        verdict=_verdict(metrics, pairs, [rules.headline, *HEADLINES] if rules else HEADLINES),
+        verdict=_verdict(metrics, pairs, _order_headlines(asked, rules), old),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
@@ -119,6 +114,11 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
 def _find_rules(before: Report, after: Report) -> Protocol | None:
     """The protocol that both are under, if it is one."""
     return find_protocol(before.protocol) if before.protocol and before.protocol == after.protocol else None
+
+
+def _order_headlines(predictions: Sequence[Prediction], rules: Protocol | None) -> list[str]:
+    own = [rules.headline] if rules else []
+    return [*own, *(name for name in HEADLINES if name != "acc@0.5" or have_one_box(predictions))]
 
 
 def _short(report: Report) -> str:
@@ -169,21 +169,41 @@ def _tell_both(name: str, before: Any, after: Any) -> str:
 # ---- in words and numbers --------------------------------------------------------------------------------------
 
 
-def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], headlines: Sequence[str]) -> str:
-    """One sentence on the headline metric. It is a difference only where the interval and the p value both say so."""
-    name = next((name for name in headlines if not math.isnan(metrics[name].difference)), None)
-    if name is None:
+def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], headlines: Sequence[str], marks: Marks) -> str:
+    """One sentence on the headline metric, and which others say something else.
+
+    It is a difference only where the interval and the p value both say so. `marks` are of the first report.
+    """
+    names = [name for name in headlines if not math.isnan(metrics[name].difference)]
+    if not names:
         return "nothing was measured in both reports"
+    name = names[0]
     change = metrics[name]
     low, high = change.ci95
     interval = "" if math.isnan(low) else f" [{show_change(low, 2)}, {show_change(high, 2)}]"
     p = show_p(change.p)
     numbers = f"{name} {show_change(change.difference, 2)}{interval}, p {p if p.startswith('<') else '= ' + p}"
+    telling = worth_showing([each for pair in pairs for each in pair])
+    but = _tell_others(metrics, change, [other for other in names[1:] if other in telling])
     if change.is_seen():
-        return f"{'better' if change.difference > 0 else 'worse'}: {numbers}"
-    pictures = len({pair.after.record.image for pair in pairs})
-    asked = f"{_count(len(pairs), 'question')} about {_count(pictures, 'picture')}"
-    return f"no difference that {asked} can show: {numbers}"
+        return f"{'better' if change.difference > 0 else 'worse'}: {numbers}{but}"
+    counted = [pair for pair, is_one in zip(pairs, marks.applies(name), strict=True) if is_one]
+    pictures = len({pair.after.record.image for pair in counted})
+    asked = f"{_count(len(counted), 'question')} about {_count(pictures, 'picture')}"
+    return f"no difference that {asked} can show: {numbers}{but}"
+
+
+def _tell_others(metrics: dict[str, Change], head: Change, names: Sequence[str]) -> str:
+    """Those of other metrics that are seen to differ, and not the way of the first; corrected for their number."""
+    corrected = holm([metrics[name].p for name in names])
+    seen = [metrics[name].is_seen(p) for name, p in zip(names, corrected, strict=True)]
+    way = math.copysign(1, head.difference) if head.is_seen() else 0
+    told = [
+        f"{name} {show_change(metrics[name].difference, 2)}"
+        for name, is_seen in zip(names, seen, strict=True)
+        if is_seen and metrics[name].difference * way <= 0
+    ]
+    return f"; but {', '.join(told)}" if told else ""
 
 
 def _count(number: int, noun: str) -> str:

@@ -27,7 +27,6 @@ from groundling.geometry.boxes import Boxes, iou
 MAX_BOXES = 100  # of one class to one question that AP looks at, the best first, as COCO
 AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}  # square pixels, COCO's
 ORDERS = 10
-SCORE_DIGITS = 4  # that rank boxes: in later ones it shows which questions were answered side by side
 _CLASSES_AT_ONCE = 200  # to bound memory: COCO keeps 101 precisions of each at every IoU and size
 MOST_BOXES_REORDERED = 10_000  # true and answered; AP of a larger set depends little on its order, and takes seconds
 
@@ -151,17 +150,12 @@ def _scores(answers: Sequence[Answer]) -> np.ndarray | None:
     answering = [answer for answer in answers if len(answer.boxes)]
     if not answering or not all_have_scores(answering):
         return None
-    return np.concatenate([round_scores(answer) for answer in answering])
+    return np.concatenate([answer.scores for answer in answering if answer.scores is not None])
 
 
 def all_have_scores(answers: Sequence[Answer]) -> bool:
     """Whether each answered box has one."""
     return all(answer.scores is not None for answer in answers if len(answer.boxes))
-
-
-def round_scores(answer: Answer) -> np.ndarray:
-    """(N,) of its boxes, to the digits that rank them."""
-    return np.array([]) if answer.scores is None else answer.scores.round(SCORE_DIGITS)
 
 
 # ---- all boxes of a set ----------------------------------------------------------------------------------------

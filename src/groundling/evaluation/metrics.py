@@ -108,6 +108,11 @@ class Scores:
     count_excess: float = np.nan  # mean of answered - true: above 0 for a model that answers too many
 
 
+def have_one_box(predictions: Sequence[Prediction]) -> bool:
+    """Whether each question about boxes is about exactly one, so that the metrics of one target leave none out."""
+    return all(one.is_single for one in predictions if len(one.truth) and not one.has_points)
+
+
 def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 1000) -> Scores:
     """All metrics over the predictions, with 95 % intervals, by size, and beside baselines that see nothing."""
     marks = mark(predictions)
@@ -229,6 +234,12 @@ class Marks:
         """(N,) what each prediction earned of what it could; NaN where the metric does not apply."""
         index = list(METRICS).index(metric)
         return divide(self.earned[:, index], self.possible[:, index])
+
+    def applies(self, metric: str) -> np.ndarray:
+        """(N,) whether each prediction counts in the metric; all count in what is no column, as AP."""
+        if metric not in METRICS:
+            return np.ones(len(self.possible), dtype=bool)
+        return self.possible[:, list(METRICS).index(metric)] > 0
 
     @property
     def iou(self) -> np.ndarray:

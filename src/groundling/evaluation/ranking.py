@@ -20,7 +20,7 @@ import numpy as np
 
 from groundling.evaluation.change import Change, changes, swaps
 from groundling.evaluation.classes import Named
-from groundling.evaluation.detection import MAX_BOXES, all_have_scores, hash_question, round_scores
+from groundling.evaluation.detection import MAX_BOXES, all_have_scores, hash_question
 from groundling.evaluation.matching import find_partners, pair_in_turn
 from groundling.evaluation.metrics import IOUS, Marks, Prediction, divide, name_all, percentiles, redraw
 from groundling.geometry.boxes import iou
@@ -119,7 +119,7 @@ def _judge(
     for question, (one, names) in enumerate(zip(predictions, named, strict=True)):
         boxes = one.answer.boxes
         overlaps = iou(one.truth, boxes)
-        known = round_scores(one.answer) if scored else np.ones(len(boxes))
+        known = one.answer.scores if scored and one.answer.scores is not None else np.ones(len(boxes))
         true, answered = np.array(names.true, dtype=object), np.array(names.answered, dtype=object)
         for label in dict.fromkeys((*names.true, *names.answered)):
             own = np.flatnonzero(answered == label)
