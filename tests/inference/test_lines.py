@@ -145,19 +145,20 @@ def test_a_right_answer_is_written_in_the_tokens_that_are_learned(form: AnswerFo
 DEVICE = torch.device("cpu")
 
 
-def test_most_of_a_box_is_written_without_asking(tiny_processor: Processor):
-    learned = encode_pieces(
-        tiny_processor,
-        [*write_answer([Item((346, 137, 619, 407), None)], "fenced", SEEN), Piece(END, is_control=True)],
-    )
+@pytest.mark.parametrize(("label", "tokens", "of_label"), [(None, 34, 0), ("mug", 41, 4)])
+def test_most_of_a_box_is_written_without_asking(
+    label: str | None, tokens: int, of_label: int, tiny_processor: Processor
+):
+    pieces = write_answer([Item((346, 137, 619, 407), label)], "fenced", SEEN)
+    learned = encode_pieces(tiny_processor, [*pieces, Piece(END, is_control=True)])
     line, asked = begin(tiny_processor, "fenced"), 0
     while line.choices is not None:
         line.write(learned[len(line.tokens)])
         asked += 1
 
     # Something or nothing, a box or a point, 3 digits a number (a fourth would leave the frame), what follows the last.
-    assert asked == 1 + 1 + 4 * 3 + 1
-    assert len(learned) > 2 * asked
+    assert asked == 1 + 1 + 4 * 3 + 1 + of_label
+    assert len(learned) == tokens
 
 
 def test_a_taught_model_gives_the_answers_it_would_give_freely(taught: Taught, grounder: Grounder):
