@@ -232,7 +232,7 @@ def answer(grounder: Grounder, questions: Sequence[Asked]) -> list[tuple[Answer,
         answers = generate_tokens(
             grounder.model, grounder.processor, prompts, batch_size=64, max_new_tokens=MOST_TOKENS
         )
-        for asked, written in zip(part, answers, strict=True):
+        for asked, (written, _) in zip(part, answers, strict=True):
             text = "".join(token.text for token in written)
             family, frame = grounder.contract.family, seen[asked.place].seen
             read = read_answer(text, family=family, seen=frame, written=written)

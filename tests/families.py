@@ -148,4 +148,4 @@ def draw_noise(rng: np.random.Generator, width: int, height: int) -> Image.Image
 def generate_texts(model: PreTrainedModel, processor: Processor, prompts: list[Sample], **options: Any) -> list[str]:
     """What a model's tokens spell, one text a prompt."""
     answers = generate_tokens(model, processor, prompts, **options)
-    return ["".join(token.text for token in answer) for answer in answers]
+    return ["".join(token.text for token in answer.tokens) for answer in answers]

@@ -1,4 +1,9 @@
-"""A server of chat completions on the loopback, for tests: what it is asked is kept, what it replies is given."""
+"""A server of chat completions on the loopback, for tests: what it is asked is kept, what it replies is given.
+
+It replies as vLLM or SGLang do where it is told so: field by field as in their own code of 2026
+(vllm/entrypoints/openai/chat_completion/protocol.py and serve/engine/protocol.py, models/serving.py;
+sglang/srt/entrypoints/openai/protocol.py).
+"""
 
 from __future__ import annotations
 
@@ -38,6 +43,83 @@ class Reply(NamedTuple):
     headers: dict[str, str] = {}  # noqa: RUF012
 
 
+class Said(NamedTuple):
+    """Words, in whatever shape, and the thoughts that were kept apart from them."""
+
+    words: object
+    thoughts: str | None = None
+    finish: str = "stop"
+
+
+class Engine(NamedTuple):
+    """How a server writes what it replies."""
+
+    completion: Callable[[Said], dict[str, Any]]
+    error: Callable[[int, str], dict[str, Any]]
+    card: Callable[[str], dict[str, Any]]  # of a model
+    checks_model: bool  # whether it refuses a model that it does not serve
+
+
+_USAGE = {"prompt_tokens": 330, "total_tokens": 354, "completion_tokens": 24, "prompt_tokens_details": None}
+_WHOLE = {"object": "chat.completion", "created": 1_790_000_000, "model": "mine"}
+
+
+def _as_vllm(said: Said) -> dict[str, Any]:
+    message = {"role": "assistant", "content": said.words, "refusal": None, "annotations": None, "audio": None}
+    message |= {"function_call": None, "reasoning": said.thoughts}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish, "stop_reason": None}
+    more = {"service_tier": None, "system_fingerprint": None, "prompt_logprobs": None, "kv_transfer_params": None}
+    return {"id": "chatcmpl-8f0c", **_WHOLE, "choices": [choice | {"token_ids": None}], "usage": _USAGE, **more}
+
+
+def _as_sglang(said: Said) -> dict[str, Any]:
+    message = {"role": "assistant", "content": said.words, "reasoning_content": said.thoughts, "tool_calls": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": said.finish, "matched_stop": 151_645}
+    return {"id": "8f0c", **_WHOLE, "choices": [choice], "usage": _USAGE | {"reasoning_tokens": 0}}
+
+
+_KINDS = {400: "BadRequestError", 404: "NotFoundError"}
+
+ENGINES: dict[str, Engine] = {
+    "plain": Engine(
+        lambda said: {"choices": [{"message": {"role": "assistant", "content": said.words}}]},
+        lambda status, words: {"detail": words},
+        lambda name: {"id": name, "object": "model"},
+        checks_model=False,
+    ),
+    "vllm": Engine(
+        _as_vllm,
+        lambda status, words: {
+            "error": {
+                "message": words,
+                "type": _KINDS.get(status, "InternalServerError"),
+                "param": None,
+                "code": status,
+            }
+        },
+        lambda name: {"id": name, "object": "model", "owned_by": "vllm", "root": name, "max_model_len": 8192},
+        checks_model=True,
+    ),
+    "sglang": Engine(
+        _as_sglang,
+        lambda status, words: {
+            "object": "error",
+            "message": words,
+            "type": _KINDS.get(status, "InternalServerError"),
+            "param": None,
+            "code": status,
+        },
+        lambda name: {"id": name, "object": "model", "owned_by": "sglang", "root": name, "max_model_len": 8192},
+        checks_model=False,
+    ),
+}
+
+
+def refuse(engine: str, status: int, words: str, headers: dict[str, str] | None = None) -> Reply:
+    """An error as an engine writes it."""
+    return Reply(status, json.dumps(ENGINES[engine].error(status, words)).encode(), headers or {})
+
+
 @dataclass
 class Served:
     """A server that runs, and what it was asked."""
@@ -46,17 +128,21 @@ class Served:
     asked: list[Asked] = field(default_factory=list)
 
 
-def as_completion(words: object) -> bytes:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": words}}]}).encode()
+def as_completion(words: object, engine: str = "plain") -> bytes:
+    said = words if isinstance(words, Said) else Said(words)
+    return json.dumps(ENGINES[engine].completion(said)).encode()
 
 
 @contextmanager
-def serve(answer: Callable[[Asked], str | Reply], *, models: tuple[str, ...] = ("mine",)) -> Iterator[Served]:
+def serve(
+    answer: Callable[[Asked], str | Said | Reply], *, models: tuple[str, ...] = ("mine",), engine: str = "plain"
+) -> Iterator[Served]:
     """A server that answers so until the block ends."""
+    writes = ENGINES[engine]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            listed = {"data": [{"id": name, "object": "model"} for name in models]}
+            listed = {"object": "list", "data": [writes.card(name) for name in models]}
             self._send(Reply(200, json.dumps(listed).encode()) if self.path == "/v1/models" else Reply(404, b"{}"))
 
         def do_POST(self) -> None:
@@ -65,8 +151,10 @@ def serve(answer: Callable[[Asked], str | Reply], *, models: tuple[str, ...] = (
                 return self._send(Reply(404, b'{"detail": "Not Found"}'))
             asked = Asked(body, dict(self.headers))
             served.asked.append(asked)
+            if writes.checks_model and body["model"] not in models:
+                return self._send(refuse(engine, 404, f"The model `{body['model']}` does not exist."))
             found = answer(asked)
-            self._send(Reply(200, as_completion(found)) if isinstance(found, str) else found)
+            self._send(found if isinstance(found, Reply) else Reply(200, as_completion(found, engine)))
 
         def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)

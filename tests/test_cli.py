@@ -60,6 +60,21 @@ def test_help_and_wrong_settings_are_answered_at_once_without_torch(words: list[
     assert best < 0.5, f"{best:.2f} CPU seconds"
 
 
+def test_no_garbage_is_looked_for_while_libraries_are_loaded() -> None:
+    """In a process of its own, as what is loaded is left out of every later look."""
+    program = """
+import gc, sys
+from groundling.cli.screen import quiet_libraries
+looks = []
+gc.callbacks.append(lambda phase, _: looks.append(phase))
+with quiet_libraries():
+    assert "transformers.modeling_utils" in sys.modules and gc.isenabled() and gc.get_freeze_count() > 100_000
+    print(looks.count("start") < 100)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_an_unknown_setting_names_the_closest(call: Call) -> None:
     ended = call("train", "tiny", "train.lerning_rate=1", "tune.frieze=[vision]")
     assert ended.code == 2 and ended.out == ""
@@ -262,8 +277,13 @@ def test_predict_answers_for_a_folder_in_original_pixels(call: Call, tmp_path: P
     folder = broken_records(tmp_path / "data").parent / "images"
     words = ["predict", "tiny", folder, "--ask", "the cup", "--ask", "the cat", "--draw", tmp_path / "drawn", "--json"]
     ended = call(*words)
-    assert ended.code == 1 and "cut.jpg" in ended.err  # one of five pictures is damaged; the others are answered
-    answers = json.loads(ended.out)
+    assert ended.code == 1, "one of five pictures is damaged; the others are answered"
+    assert ended.err.count("error: ") == 1 and "1 of 5 pictures could not be read; the others were" in ended.err
+    told = json.loads(ended.out)
+    cut = [one for one in told if Path(one["image"]).name == "cut.jpg"]
+    assert [(one["question"], one["boxes"]) for one in cut] == [("the cup", None), ("the cat", None)]
+    assert all("cut.jpg" in one["error"] for one in cut) and ended.err.count("cut.jpg") == 1
+    answers = [one for one in told if one not in cut]
     assert [(Path(one["image"]).name, one["question"]) for one in answers[:2]] == [
         ("astronaut.jpg", "the cup"),
         ("astronaut.jpg", "the cat"),
@@ -273,6 +293,23 @@ def test_predict_answers_for_a_folder_in_original_pixels(call: Call, tmp_path: P
     assert sizes["rocket.jpg"] == [640, 427]
     wanted = {"image", "width", "height", "question", "boxes", "labels", "scores", "points", "text", "flaw", "seen"}
     assert all(set(one) == wanted for one in answers)
+
+
+def test_predict_ends_alike_for_one_picture_and_for_many_in_words_and_in_json(call: Call, tmp_path: Path) -> None:
+    images = broken_records(tmp_path / "data").parent / "images"
+    cut, cup = images / "cut.jpg", images / "astronaut.jpg"
+    for pictures in ([cut], [cut, cup]):
+        words, told = (call("predict", "tiny", *pictures, "--ask", "the cup", *kind) for kind in ([], ["--json"]))
+        assert (words.code, told.code) == (1, 1)
+        assert words.err == told.err and words.err.startswith(f"error: 1 of {len(pictures)} pictures could not be read")
+        assert words.out.startswith(f"{cut}: the cup: not answered, the picture could not be read\n")
+        assert len(words.out.splitlines()) == len(json.loads(told.out)) == len(pictures)
+
+    (tmp_path / "answers.json").write_text(told.out, encoding="utf-8")
+    ended = call("export", tmp_path / "answers.json", "label-studio", tmp_path / "tasks.json")
+    assert "1 written, 1 rejected" in ended.err and "answers.json:1: not answered: " in ended.err
+    missing = call("predict", "tiny", cup, tmp_path / "nosuch.jpg", "--ask", "the cup", "--json")
+    assert (missing.code, missing.out) == (2, "")
 
 
 def test_what_was_predicted_goes_back_to_where_people_label(call: Call, tmp_path: Path) -> None:

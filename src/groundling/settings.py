@@ -374,7 +374,7 @@ class Evaluate(_Section):
         default=None, ge=1, description="evaluations without a better score to stop at; null: never"
     )
     batch_size: Whole = Field(default=16, ge=1, description="questions per device that are answered at once")
-    max_new_tokens: Whole = Field(default=512, ge=1, description="tokens of one answer, at most")
+    max_new_tokens: Whole = Field(default=512, ge=1, description="room for one answer, in tokens")
     free: bool = Field(default=False, description="whether answers may say anything; false: only what can be read")
     guard: Text | None = Field(
         default="general",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -17,10 +18,11 @@ from PIL import Image
 
 import groundling as gl
 from groundling.checking import examine_files
+from groundling.data import look
 from groundling.data import shards as module
 from groundling.data.convert import convert
 from groundling.data.export import export
-from groundling.data.look import look_at_pictures
+from groundling.data.look import find_unreadable, look_at_pictures
 from groundling.data.predictions import scan_predictions
 from groundling.data.shards import Shards, open_records, open_shards, read_group, write_shards
 from groundling.errors import ImageError, RecordError, SettingsError
@@ -194,6 +196,78 @@ def test_no_changed_byte_goes_unseen(shards: Shards) -> None:
         with pytest.raises(RecordError, match=r"(?s)00001-of-00004\.parquet is damaged: .*; bring it again"):
             list(open_shards(shards.folder))
         whole[place] ^= 1
+
+
+def flip(file: Path, column: str, *, group: int = 0) -> None:
+    """Change one byte in the middle of a column's page."""
+    found = pq.read_metadata(file).row_group(group)
+    (chunk,) = (one for one in map(found.column, range(found.num_columns)) if one.path_in_schema == column)
+    whole = bytearray(file.read_bytes())
+    whole[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(("column", "is_counted"), [("records", True), ("height", True), ("count", False)])
+def test_records_on_a_damaged_page_are_set_aside_and_named(shards: Shards, column: str, is_counted: bool) -> None:
+    """Those of three rows, and no others; by number as long as it is known."""
+    file, everything = shards.files[1], list(shards)
+    flip(file, column, group=0)
+    read_group.cache_clear()
+    found, rejected = open_records(shards.folder)
+    lost = everything[int(shards.firsts[4]) : int(shards.firsts[7])]
+    assert list(found) == [record for record in everything if record not in lost]
+    assert [found[number] for number in range(len(found))] == list(found)
+    assert found.rows_of(np.arange(len(found))).tolist() == np.repeat(np.arange(15), np.diff(found.firsts)).tolist()
+    counts = np.diff(shards.firsts)[4:7].tolist()
+    lines = [(row, line) for row in range(3) for line in (range(1, counts[row] + 1) if is_counted else [None])]
+    assert [(bad.file, bad.line) for bad in rejected] == [(f"{file}/{row}", line) for row, line in lines]
+    assert {bad.reason for bad in rejected} == {rejected[0].reason}
+    assert f"{file} is damaged: rows 0 to 2 cannot be read (" in rejected[0].reason
+    assert rejected[0].reason.endswith("); bring it again, or write the set anew")
+    again = open_records(shards.folder)[0]
+    assert [record.id for record in again] == [record.id for record in found]
+    findings = [one for one in examine_files([shards.folder]).findings if one.code == "unreadable_record"]
+    assert len(findings) == len(rejected), "the doctor names them"
+
+
+def test_a_row_of_another_writer_is_named(records: list[gl.Record], tmp_path: Path) -> None:
+    (file,) = write_shards(records[:2], tmp_path / "set", shards=1)
+    table = pq.read_table(file)
+    texts = table["records"].to_pylist()
+    table = table.set_column(4, "records", pa.array([texts[0], texts[1].replace("what", '"')]))
+    pq.write_table(table, file)
+    with pytest.raises(RecordError, match=r"set-00000-of-00001\.parquet/1: not JSON: .*; write the set anew"):
+        list(open_shards(tmp_path / "set"))
+
+
+def test_pictures_inside_shards_are_looked_at_once(
+    records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GROUP_ROWS", 2)
+    monkeypatch.setenv("GROUNDLING_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cut.png").write_bytes(Path(str(records[0].image)).read_bytes()[:-300])
+    Image.fromarray(np.zeros((30, 40), dtype=np.float32)).save(tmp_path / "float.tiff")
+    bad = [replace(records[0], image=tmp_path / name, id=name) for name in ("cut.png", "float.tiff")]
+    write_shards([*records, *bad], tmp_path / "set", shards=2)
+    shards = open_shards(tmp_path / "set")
+    image_of = {record.id: record.image for record in shards}
+    flip(shards.files[0], "image.bytes")
+    packed._READERS.clear()
+    on_page = {file for file in shards.pictures_in(0)}
+    told: list[tuple[int, int]] = []
+    found = find_unreadable(shards, progress=lambda *done: told.append(done))
+    assert found.keys() == {image_of["cut.png"], image_of["float.tiff"], *on_page} and told[-1] == (15, 15)
+    assert {look.fault for look in found.values()} == {"unreadable_picture"}
+    assert all(str(path) in look.reason for path, look in found.items())
+
+    sound = write_shards(records, tmp_path / "sound", shards=1)
+    assert find_unreadable(open_shards(tmp_path / "sound")) == {}
+    opened: list[object] = []
+    monkeypatch.setattr(look, "refuse_unreadable", lambda path, **_: opened.append(path))
+    assert find_unreadable(open_shards(tmp_path / "sound")) == {} and not opened, "known to be sound"
+    os.utime(sound[0], ns=(1, 1))
+    find_unreadable(open_shards(tmp_path / "sound"))
+    assert len(opened) == 13, "all of a file that has changed"
 
 
 def test_another_set_in_its_place_is_noticed(records: list[gl.Record], shards: Shards) -> None:

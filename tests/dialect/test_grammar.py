@@ -71,20 +71,13 @@ def test_the_places_of_one_bare_box():
         places.send(Filled(0))
 
 
-def test_a_list_goes_on_while_there_is_room():
-    room = [True]
-    places = skeleton("list", FRAME, END, has_room=lambda: room[0])
-    slots = [next(places), *(places.send(Filled(branch, 7)) for branch in (2, 0))]
-
-    assert slots[1:] == [
-        Number(0, 100, (", ",)),
-        Number(0, 50, ("]}]<|im_end|>", ']}, {"bbox_2d": [', ']}, {"point_2d": [', '], "label":')),
-    ]
-    room[0] = False
-    assert [places.send(Filled(2, 7)), places.send(Filled(0, 7))] == [
-        Number(0, 100, (", ",)),
-        Number(0, 50, ("]}]<|im_end|>", '], "label":')),
-    ]
+def test_a_list_may_go_on_behind_each_thing():
+    places = skeleton("list", FRAME, END)
+    next(places)
+    for _ in range(3):
+        assert places.send(Filled(2, 7)) == Number(0, 100, (", ",))
+        texts = ("]}]<|im_end|>", ']}, {"bbox_2d": [', ']}, {"point_2d": [', '], "label":')
+        assert places.send(Filled(0, 7)) == Number(0, 50, texts, more=2)
 
 
 @pytest.mark.parametrize("form", FORMS)

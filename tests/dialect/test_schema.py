@@ -32,21 +32,18 @@ WORDS = st.text(st.sampled_from(LETTERS + '"\\\n'), max_size=100)
 
 def draw_answer(data: st.DataObject, form: AnswerForm, frame: Frame, most: int) -> str:
     """A text that the skeleton writes, every place filled as it comes; without the end token."""
-    things = [0]
-
-    def has_room() -> bool:
-        things[0] += 1
-        return things[0] < most
-
-    places = skeleton(form, frame, END, has_room=has_room)
-    slot, text, value = next(places), "", 0
+    places = skeleton(form, frame, END)
+    slot, text, value, things = next(places), "", 0, 1
     while True:
         if isinstance(slot, Number):
             value = data.draw(st.integers(slot.least, slot.most))
             text += str(value)
         elif isinstance(slot, Label):
             text += f' "{data.draw(QUOTED)}' if slot.is_quoted else data.draw(WORDS)
-        branch = data.draw(st.integers(0, len(slot.then) - 1))
+        more = range(1, 1 + slot.more)
+        allowed = [branch for branch in range(len(slot.then)) if things < most or branch not in more]
+        branch = data.draw(st.sampled_from(allowed))
+        things += branch in more
         text += slot.then[branch]
         try:
             slot = places.send(Filled(branch, value))

@@ -12,6 +12,8 @@ import numpy as np
 from groundling.data.formats.chat import resize_within
 from groundling.data.record import Record, Target
 from groundling.dialect.family import FAMILIES, Budget
+from groundling.evaluation.cases import Case
+from groundling.evaluation.sheet import Sheet, lay_out
 from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import THOUSANDTHS, Frame
 
@@ -143,3 +145,27 @@ def moved(scale: tuple[float, float], offset: tuple[float, float]) -> Numbers:
 
 def turned(orientation: int, numbers: Numbers = IN_ORIGINAL) -> Numbers:
     return lambda one: Boxes(numbers(one), one.original).turned(orientation).xyxy
+
+
+# ---- as cases --------------------------------------------------------------------------------------------------
+
+PHOTO = Frame(400, 200)
+
+
+def case(numbers: list[list[float]], *truth: tuple[float, ...], read: Frame = PHOTO, **more: object) -> Case:
+    """One answer about a photo of 400 x 200."""
+    record = Record("?", None, tuple(Target(box=box) for box in truth), "1", *PHOTO.size_wh)  # type: ignore[arg-type]
+    values = {"labels": [None] * len(numbers), "text": None, "flaw": None, "is_raw": True, "seen": None} | more
+    return Case(
+        record=record, original=PHOTO, read=read, numbers=np.array(numbers, dtype=float).reshape(-1, 4), **values
+    )  # type: ignore[arg-type]
+
+
+def sheet_of(answers: list[Answered], numbers: Numbers) -> Sheet:
+    """Numbers of texts that were read as original pixels."""
+    return lay_out(
+        [
+            Case(one.record, one.original, None, one.original, numbers(one), one.labels, None, None, True)
+            for one in answers
+        ]
+    )

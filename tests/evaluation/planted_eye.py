@@ -46,8 +46,9 @@ QWEN = within(3136, 1_003_520)  # Qwen2.5-VL, as transformers has it by default
 class Eye:
     """What its numbers count, in what order, and whether it sees pictures upright."""
 
-    frame: Callable[[Size], Size] = QWEN
-    order: str = "xyxy"
+    frame: Callable[[Size], Size] = QWEN  # of the square where there is one
+    order: str = "xyxy"  # or a point's: xy, yx
+    square: str = ""  # middle, corner: where the picture is in a square of its longer side
     heeds_exif: bool = True
     decimals: int = 0
     noise: float = 0.0  # standard deviation of each edge, in sides of the picture
@@ -57,8 +58,10 @@ class Eye:
     def answer(self, file: bytes, text: str, rng: np.random.Generator | None = None) -> str:
         """What it says to a question that names a colour."""
         (left, top, right, bottom), (width, height) = find(file, "red" if "red" in text else "blue", self.heeds_exif)
-        far_x, far_y = self.frame((width, height))
-        box = np.array([left / width, top / height, right / width, bottom / height])
+        (whole_x, whole_y), (start_x, start_y) = self._whole(width, height)
+        far_x, far_y = self.frame((whole_x, whole_y))
+        box = np.array([left + start_x, top + start_y, right + start_x, bottom + start_y])
+        box = box / [whole_x, whole_y, whole_x, whole_y]
         if rng is not None:
             box = box + rng.normal(0, self.noise, 4)
         left, top, right, bottom = box * [far_x, far_y, far_x, far_y] - [0, 0, self.closed, self.closed]
@@ -67,8 +70,17 @@ class Eye:
             "yxyx": (top, left, bottom, right),
             "xywh": (left, top, right - left, bottom - top),
             "cxcywh": ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top),
+            "xy": ((left + right) / 2, (top + bottom) / 2),
+            "yx": ((top + bottom) / 2, (left + right) / 2),
         }[self.order]
         return self.form.format(*(f"{number:.{self.decimals}f}" for number in numbers))
+
+    def _whole(self, width: float, height: float) -> tuple[Size, Size]:
+        """What it sees: its size, and where the picture begins in it."""
+        if not self.square:
+            return (width, height), (0, 0)
+        longer = max(width, height)
+        return (longer, longer), ((longer - width) // 2, (longer - height) // 2) if self.square == "middle" else (0, 0)
 
 
 def thousandths(size: Size) -> Size:
@@ -77,3 +89,13 @@ def thousandths(size: Size) -> Size:
 
 def itself(size: Size) -> Size:
     return size
+
+
+def stretched(side: int) -> Callable[[Size], Size]:
+    """A square of that side, whatever the picture's shape."""
+    return lambda size: (side, side)
+
+
+def shrunk(most: int) -> Callable[[Size], Size]:
+    """Pictures whose longer side is larger are resized."""
+    return lambda size: (size[0] * min(1, most / max(size)), size[1] * min(1, most / max(size)))

@@ -10,9 +10,9 @@ import pytest
 from groundling.evaluation.answers import LOG_NAME, KeptAnswer, open_answers
 from groundling.geometry.frame import Frame
 
-ANSWER = KeptAnswer('{"bbox_2d": [1, 2, 3, 4]}', Frame(112, 84), Frame(640, 480), [0.1 + 0.2], None)
+ANSWER = KeptAnswer('{"bbox_2d": [1, 2, 3, 4]}', Frame(112, 84), Frame(640, 480), [0.1 + 0.2], None, is_full=True)
 TOLD = {"weights": "a"}
-SURE = '"scores": [], "none_score": 0.5'
+SURE = '"scores": [], "none_score": 0.5, "is_full": false'
 SIZES = f'"seen": [112, 84], "original": [640, 480], {SURE}'
 
 
@@ -52,7 +52,7 @@ def test_a_line_of_the_test_below_would_be_an_answer_if_nothing_were_wrong_with_
     with file.open("a", encoding="utf-8") as log:
         log.write(f'{{"place": 7, "text": "[]", {SIZES}}}\n')
 
-    assert read(tmp_path) == {3: ANSWER, 7: KeptAnswer("[]", Frame(112, 84), Frame(640, 480), [], 0.5)}
+    assert read(tmp_path) == {3: ANSWER, 7: KeptAnswer("[]", Frame(112, 84), Frame(640, 480), [], 0.5, is_full=False)}
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,7 @@ def test_a_line_of_the_test_below_would_be_an_answer_if_nothing_were_wrong_with_
                 ', "scores": ["a"], "none_score": null',
                 ', "scores": [[1]], "none_score": null',
                 ', "scores": [], "none_score": "a"',
+                ', "scores": [], "none_score": null',
             )
         ),
     ],

@@ -12,13 +12,14 @@ from threading import Event
 import numpy as np
 import pytest
 from called import Call
+from families import build_family_processor
 from PIL import Image
-from planted_eye import Eye, thousandths, within
-from served import Asked, Reply, as_completion, serve
+from planted_eye import Eye, stretched, thousandths, within
+from served import Asked, Reply, Said, as_completion, refuse, serve
 
 from groundling.errors import ContractError, ServerError, SettingsError
-from groundling.evaluation.calibrate import Outcome, calibrate, calibrate_server
-from groundling.inference.server import KEY_VARIABLE
+from groundling.evaluation.calibrate import Outcome, ask_server, calibrate, calibrate_server
+from groundling.inference.server import KEY_VARIABLE, connect
 from groundling.model.contract import read_contract
 from groundling.model.load import TINY_FOLDER, find_checkpoint
 
@@ -118,8 +119,46 @@ def test_a_written_budget_is_no_larger_than_what_was_measured(tmp_path: Path, ca
 def test_no_contract_is_made_of_thousandths(tmp_path: Path, call: Call):
     with serve(seeing(Eye(thousandths))) as served:
         ended = call("calibrate", served.address, "--to", tmp_path / "new")
-    assert ended.code == 1 and "no contract: no contract can be made of these answers" in ended.out
+    assert ended.code == 1 and "no contract: these answers do not tell the family and the budget" in ended.out
     assert not (tmp_path / "new").exists()
+
+
+def test_what_no_contract_says_is_told_as_a_formula(tmp_path: Path, call: Call):
+    eye = Eye(stretched(1), "yxyx", square="middle", decimals=3, form="It is from ({}, {}) to ({}, {}).")
+    with serve(lambda asked: Said([{"type": "text", "text": seeing(eye)(asked)}]), engine="vllm") as served:
+        ended = call("calibrate", served.address, "--to", tmp_path / "new")
+    assert ended.code == 1 and not (tmp_path / "new").exists()
+    assert "best:   shares, 0 to 1, of a square with the picture in its middle, yxyx, pictures upright" in ended.out
+    assert (
+        "in pixels of the picture: x * L - (L - width) / 2, y * L - (L - height) / 2, L = max(width, height); "
+        "y is said before x\nno contract of groundling says this"
+    ) in ended.out
+    assert "no contract: none says what these answers count, and in which order" in ended.out
+
+
+def test_points_are_calibrated_too(call: Call):
+    eye = Eye(stretched(100), "xy", decimals=1, form='<point x="{}" y="{}" alt="it">it</point>')
+    with serve(lambda asked: Said(seeing(eye)(asked), thoughts="Where?"), engine="sglang") as served:
+        ended = call("calibrate", served.address, "--json")
+    found = json.loads(ended.out)
+    assert ended.code == 0 and found["things"] == "points" and found["edges"] is None
+    assert found["best"]["counts"] == "percent" and found["conversion"] == "x * width / 100, y * height / 100"
+
+
+def test_a_size_is_told(call: Call):
+    with serve(seeing(Eye(stretched(640)))) as served:
+        ended = call("calibrate", served.address)
+    assert "best:   pixels of the picture stretched to 640x640, xyxy, pictures upright" in ended.out
+    assert "the size is 640\n" in ended.out and "x * width / 640, y * height / 640\n" in ended.out
+
+
+def test_box_tokens_are_not_cut_out():
+    contract = build_family_processor("qwen2_vl").contract
+    assert contract.answer_form == "tokens"
+    for against, expected in ((contract, [False]), (None, [None])):
+        with serve(lambda asked: "[]") as served:
+            ask_server(connect(served.address), against=against)
+        assert list({asked.body.get("skip_special_tokens") for asked in served.asked}) == expected
 
 
 def test_a_contract_that_is_there_is_left(tmp_path: Path):
@@ -188,6 +227,40 @@ def test_a_slow_server():
         with pytest.raises(ServerError, match=r"no reply within 0.2 seconds"):
             calibrate_server(served.address, model="mine", seconds=0.2)
         is_over.set()
+
+
+def test_a_server_that_goes_away_is_not_asked_for_ever():
+    def answer(asked: Asked) -> str | Reply:
+        is_up = len(served.asked) <= 4
+        return Eye().answer(asked.picture, asked.text) if is_up else refuse("sglang", 400, "worker is gone")
+
+    with serve(answer) as served, pytest.raises(ServerError, match=r"worker is gone; .* \(8 times in a row, after it"):
+        calibrate_server(served.address)
+    assert len(served.asked) == 12
+
+
+def test_a_reply_that_is_none_is_counted(call: Call):
+    def answer(asked: Asked) -> str | Reply:
+        is_none = len(served.asked) == 5
+        return Reply(200, b'{"choices": []}') if is_none else Eye(thousandths).answer(asked.picture, asked.text)
+
+    with serve(answer) as served:
+        ended = call("calibrate", served.address)
+    assert ended.code == 0 and "34 questions, 33 answers that hold a box" in ended.out
+    assert "1 without an answer: " in ended.out and "a reply without choices[0].message.content;" in ended.out
+
+
+def test_a_model_that_only_thinks_is_told(call: Call):
+    with serve(lambda asked: Said(None, "The user wants [1, 2, 3, 4]", "length"), engine="vllm") as served:
+        ended = call("calibrate", served.address)
+    assert ended.code == 1 and "34 questions, 0 answers that hold a box" in ended.out
+    assert "34 thought for all of their 512 tokens; serve the model without thinking" in ended.out
+
+
+def test_a_model_that_is_not_served(call: Call):
+    with serve(lambda asked: "[]", engine="vllm") as served:
+        ended = call("calibrate", served.address, "--model", "other")
+    assert ended.code == 2 and "HTTP 404: The model `other` does not exist." in ended.err
 
 
 def test_large_pictures_that_a_server_refuses_are_counted(call: Call):

@@ -142,6 +142,12 @@ def test_a_bad_row_is_set_aside_with_its_line_and_reason(row: Any, reason: str, 
     assert rejected.line == 2 and reason in rejected.reason
 
 
+def test_a_question_that_was_not_answered_is_set_aside_and_no_answer_of_nothing(tmp_path: Path) -> None:
+    unread = {"image": "a/1.jpg", "question": "the cup", "boxes": None, "text": None, "error": "a/1.jpg: cut short"}
+    cases, (bad,), unanswered = read(tmp_path, {"id": "1", "boxes": []}, unread)
+    assert (len(cases), bad.line, bad.reason, unanswered) == (1, 2, "not answered: a/1.jpg: cut short", 1)
+
+
 def test_answers_to_other_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         gl.RecordError, match=r"no row of .* answers one of the 2 records .*no record 'x'.*the very record"

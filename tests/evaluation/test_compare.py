@@ -71,6 +71,54 @@ def test_a_clear_gain_is_called_better_and_its_mirror_worse():
     assert loss.metrics["acc@0.5"].p == pytest.approx(change.p)
 
 
+BOXES = {"cup": BOX, "pan": MISS}
+
+
+def ask_for(number: int, names: str, said: str) -> Prediction:
+    """A question for some of two things, and which of them are shown."""
+    targets = tuple(Target(box=BOXES[name], label=name) for name in names.split())
+    boxes = Boxes([BOXES[name] for name in said.split()], PHOTO)
+    answer = Answer(boxes, Points([], PHOTO), list(said.split()), "", None, PHOTO)
+    return Prediction(Record("all", Path(f"{number}.jpg"), targets, id=str(number)), answer, PHOTO)
+
+
+def test_a_loss_of_many_boxes_is_not_hidden_by_a_few_questions_for_one():
+    """Every tenth question is for one thing, and its first box stays right; of two things only one is shown."""
+    names = ["cup" if number % 10 == 0 else "cup pan" for number in range(60)]
+    before, after = (
+        build_report(
+            [ask_for(number, name, say or name) for number, name in enumerate(names)], contract={}, versions={}
+        )
+        for say in ("", "cup")
+    )
+
+    found = compare(before, after)
+
+    assert found.metrics["acc@0.5"].difference == 0
+    assert found.verdict.startswith("worse: f1@0.5 -0.")
+    assert found.by_class.metric == "f1@0.5"
+    assert {group.name: (group.questions, group.differs) for group in found.by_class.groups} == {
+        "cup": (60, True),
+        "pan": (54, True),
+    }
+
+
+@pytest.mark.parametrize(("gains", "verdict"), [(0, "no difference that 20 questions about 20"), (12, "better: acc@")])
+def test_what_else_is_seen_to_differ_stands_beside_the_verdict(gains: int, verdict: str):
+    """Twenty questions for one thing, and thirty for nothing, which are answered with something afterwards."""
+
+    def make(right: int, said_of_nothing: str) -> Report:
+        asked = [ask_for(number, "cup", "cup" if number < right else "pan") for number in range(20)]
+        nothing = [ask_for(number, "", said_of_nothing) for number in range(20, 50)]
+        return build_report([*asked, *nothing], contract={}, versions={})
+
+    found = compare(make(5, ""), make(5 + gains, "cup"))
+
+    assert found.verdict.startswith(verdict)
+    assert re.search(r"; but (f1@0\.5 -0\.\d\d, )?none_recall -1\.00$", found.verdict)
+    assert "; but" not in compare(make(5, ""), make(17, "")).verdict, "what goes the same way is no news"
+
+
 def test_p_is_the_exact_share_of_swaps():
     # Three pairs gain: of the 8 ways to swap them two give a difference as large, all and none.
     change = compare(report([False] * 3), report([True] * 3), draws=20_000).metrics["acc@0.5"]

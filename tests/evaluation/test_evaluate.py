@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import groundling as gl
 from groundling.evaluation import evaluate as module
 from groundling.evaluation.answers import LOG_NAME
+from groundling.evaluation.guard import retell_guard
 from groundling.evaluation.report import report_to_json
 from groundling.inference.predict import Grounder, Question
 from groundling.tiny.scenes import draw_shapes
@@ -38,6 +41,20 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[gl.Record]:
 @pytest.fixture(scope="module")
 def grounder() -> Grounder:
     return gl.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def other(grounder: Grounder, tmp_path_factory: pytest.TempPathFactory) -> Grounder:
+    """The same model as far as sizes and times of its files tell; one bit of its weights is another."""
+    assert grounder.checkpoint is not None
+    folder = tmp_path_factory.mktemp("other") / "weights"
+    shutil.copytree(grounder.checkpoint.folder, folder)
+    (file,) = folder.glob("*.safetensors")
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    return replace(grounder, checkpoint=replace(grounder.checkpoint, folder=folder))
 
 
 class Stopped(Exception):
@@ -161,16 +178,16 @@ def test_answers_of_several_processes_are_gathered_by_however_many_come_next(
 
 
 def test_each_evaluation_goes_on_from_answers_of_its_own(
-    grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grounder: Grounder, other: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """Another one in the same folder takes none of them, and costs none; the first that is complete clears up."""
     counts = count_questions(monkeypatch)
     records = records[:6]
-    other = [replace(records[0], question="the moon"), *records[1:]]
+    changed = [replace(records[0], question="the moon"), *records[1:]]
     evaluations: list[tuple[Grounder, list[gl.Record], dict[str, Any]]] = [
         (grounder, records, {}),
-        (grounder, other, {}),
-        (replace(grounder, weights="others"), records, {}),
+        (grounder, changed, {}),
+        (other, records, {}),
         (grounder.with_max_tokens(9), records, {}),
         (grounder, records, {"max_new_tokens": 39}),
         (grounder, records, {"free": True}),
@@ -192,21 +209,31 @@ def test_each_evaluation_goes_on_from_answers_of_its_own(
 
 
 def test_a_finished_report_of_another_evaluation_stays(
-    grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grounder: Grounder,
+    other: Grounder,
+    records: list[gl.Record],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     records = records[:2]
     first = evaluate(grounder, records, tmp_path)
     assert gl.read_report(tmp_path).options == first.options == {"max_new_tokens": 40, "free": False}
     assert gl.read_report(tmp_path).weights == grounder.weights
     files = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    general, own = retell_guard(first.guard), tmp_path_factory.mktemp("guard") / "own.jsonl"
+    own.write_text('{"question": "Who are you?", "answer": "A model."}', "utf-8")
     counts = count_questions(monkeypatch)
 
     others: list[tuple[Grounder, list[gl.Record], dict[str, Any], str]] = [
         (grounder, [replace(records[0], question="the moon"), records[1]], {}, "differ: records; choose"),
-        (replace(grounder, weights="others"), records, {}, "differ: weights (by the sizes and times"),
+        (other, records, {}, "differ: weights; choose another folder (--to), or delete this one"),
         (grounder.with_max_tokens(9), records, {}, "differ: contract (max_pixels); choose"),
         (grounder, records, {"max_new_tokens": 39}, "differ: max_new_tokens (40, now 39); choose"),
         (grounder, records[:1], {"free": True}, "differ: records, free (False, now True); choose"),
+        (grounder, records, {"protocol": "refcoco"}, "differ: protocol (none, now refcoco); choose"),
+        (grounder, records, {"guard": None}, f"differ: guard ({general}, now none); choose"),
+        (grounder, records, {"guard": own}, f"differ: guard ({general}, now own.jsonl, 1 questions, "),
     ]
     for model, asked, options, words in others:
         with pytest.raises(gl.SettingsError, match=re.escape(words)):
@@ -217,6 +244,32 @@ def test_a_finished_report_of_another_evaluation_stays(
     assert counts == [2], "the same one again takes its place"
 
 
+def test_a_guard_is_known_by_its_questions_and_a_protocol_by_its_name(
+    grounder: Grounder, records: list[gl.Record], tmp_path: Path
+):
+    guard = tmp_path / "own.jsonl"
+    guard.write_text('{"question": "Who are you?", "answer": "A model."}', "utf-8")
+    evaluate(grounder, records[:1], tmp_path / "report", guard=guard, protocol="refcoco")
+    evaluate(grounder, records[:1], tmp_path / "report", guard=guard, protocol="refcoco")
+    guard.write_text('{"question": "Who are you?", "answer": "A mule."}', "utf-8")
+    with pytest.raises(gl.SettingsError, match=r"differ: guard \(own\.jsonl, 1 questions, .*, now own\.jsonl, 1 q"):
+        evaluate(grounder, records[:1], tmp_path / "report", guard=guard, protocol="refcoco")
+    with pytest.raises(gl.SettingsError, match=r"differ: protocol \(refcoco, now screenspot\), guard "):
+        evaluate(grounder, records[:1], tmp_path / "report", protocol="screenspot")
+
+
+def test_answers_serve_whatever_the_protocol_and_the_guard(
+    grounder: Grounder, records: list[gl.Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(Stopped):
+        evaluate(grounder, records[:4], tmp_path, stop=2)
+    counts = count_questions(monkeypatch)
+
+    evaluate(grounder, records[:4], tmp_path, guard=None, protocol="refcoco")
+
+    assert counts == [2]
+
+
 def test_an_older_report_and_half_a_report_are_in_nobodys_way(
     grounder: Grounder, records: list[gl.Record], tmp_path: Path
 ):
@@ -224,7 +277,10 @@ def test_an_older_report_and_half_a_report_are_in_nobodys_way(
     value = json.loads((tmp_path / "report.json").read_text("utf-8"))
     told = {key: part for key, part in value.items() if key not in ("options", "weights")}
     (tmp_path / "report.json").write_text(json.dumps(told), "utf-8")
-    evaluate(grounder, records[:1], tmp_path, max_new_tokens=39)
+    evaluate(grounder, records[:1], tmp_path, max_new_tokens=39, guard=None)
+    value["weights"] = "5f" * 32  # by sizes and times
+    (tmp_path / "report.json").write_text(json.dumps(value), "utf-8")
+    evaluate(grounder, records[:1], tmp_path)
     (tmp_path / "report.json").write_text("{", "utf-8")
     evaluate(grounder, records[:1], tmp_path)
 
@@ -247,5 +303,5 @@ def test_answers_are_kept_until_the_report_is_written(
 
 def test_a_model_in_training_keeps_no_answers(grounder: Grounder, records: list[gl.Record], tmp_path: Path):
     with pytest.raises(Stopped):
-        evaluate(replace(grounder, weights=None), records, tmp_path, stop=10)
+        evaluate(replace(grounder, checkpoint=None), records, tmp_path, stop=10)
     assert not list(tmp_path.glob(LOG_NAME))

@@ -48,7 +48,7 @@ def taught(questions: list[gl.Record]) -> Grounder:
     for _ in range(12):
         teach(grounder, questions, optimizer)
     assert processor is grounder.processor
-    return replace(grounder, weights=None)
+    return replace(grounder, checkpoint=None)
 
 
 def teach(grounder: Grounder, records: list[gl.Record], optimizer: torch.optim.Optimizer) -> None:
@@ -157,6 +157,14 @@ def test_a_likelihood_that_is_no_number_is_no_change(tmp_path: Path):
         Guard("own", [answer(0, -1.0), answer(1, -1.0)]), read_report(tmp_path).guard, seed=0, draws=9
     )
     assert found is not None and found.verdict == "not measured, since a likelihood is not a number"
+
+
+def test_a_small_fall_of_all_is_one_and_a_rise_is_none():
+    """A fifth of a nat a token, of eight questions: each is a fifth less likely."""
+    high, low = (Guard("own", [answer(place, -1.0 - place - fall) for place in range(8)]) for fall in (0.0, 0.2))
+    fell, rose = compare_guards(high, low, seed=0, draws=1000), compare_guards(low, high, seed=0, draws=1000)
+    assert fell is not None and fell.is_worse and fell.verdict.endswith("other abilities suffered")
+    assert rose is not None and not rose.is_worse and rose.verdict.endswith("became more likely")
 
 
 def test_only_questions_that_both_hold_are_compared():

@@ -18,6 +18,7 @@ from groundling.evaluation.detection import (
 from groundling.evaluation.matching import REACH
 from groundling.evaluation.metrics import METRICS
 from groundling.evaluation.protocols import PROTOCOLS
+from groundling.evaluation.ranking import DETECTION, DRAWS
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,13 @@ def test_the_table_of_metrics_is_the_one_of_the_code(page: str):
     rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|$", page.partition("## Detection")[0], re.MULTILINE)
 
     assert dict(rows) == METRICS and [name for name, _ in rows] == list(METRICS)
+
+
+def test_what_compare_says_of_detection_is_what_the_code_says(page: str):
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]+) \|$", page.partition("## Before and after")[2], re.MULTILINE)
+
+    assert dict(rows) == DETECTION
+    assert f"each of {DRAWS} draws" in page
 
 
 def test_the_table_of_protocols_is_the_one_of_the_code(page: str):

@@ -56,3 +56,10 @@ def test_wide_tables_have_room_for_their_numbers(name: str, tables: list[tuple[s
     assert list(wide_tables(pages[name])) == tables
     narrow = pages[name].partition("@media (max-width: 640px)")[2]
     assert ".stack tr { display: grid; grid-template-columns: var(--columns);" in narrow
+    assert ".stack tr:first-child { position: sticky; top: 0;" in narrow, "heads of long tables stay in sight"
+
+
+def test_a_plot_on_a_phone_has_letters_twice_as_large_and_room_for_them(pages: dict[str, str]):
+    for page in pages.values():
+        assert page.count('<text class="tick"') == 5 and page.count('<text class="title"') == 1
+        assert ".plot text { font-size: 26px; }" in page.partition("@media (max-width: 640px)")[2]

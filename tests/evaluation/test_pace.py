@@ -71,5 +71,15 @@ def test_lines_in_the_log(caplog: pytest.LogCaptureFixture):
     assert len(caplog.messages) == 8, "the start and every ten seconds; that all is done is seen by what comes"
 
 
+def test_what_is_soon_done_gets_no_line(caplog: pytest.LogCaptureFixture):
+    clock = Clock()
+    with caplog.at_level(logging.INFO, logger="groundling"):
+        tell = tell_progress(logging.getLogger("groundling"), "pictures looked at", at_once=False, clock=clock)
+        for done in range(13):
+            tell(done, 100)
+            clock.now += 1
+    assert caplog.messages == ["10 of 100 pictures looked at, 1 min 30 s left"]
+
+
 def test_lengths_of_time_in_words():
     assert [in_words(seconds) for seconds in (7.4, 200, 7500)] == ["7 s", "3 min 20 s", "2 h 5 min"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from groundling.dialect.answer import Answer, read_answer
 from groundling.errors import RecordError
 from groundling.evaluation.metrics import Prediction
 from groundling.evaluation.report import Report, build_report, hash_records, read_report, write_report
+from groundling.evaluation.report_text import describe_report
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 
@@ -123,11 +124,29 @@ def test_scores_survive(tmp_path: Path):
     assert (second.scores.tolist(), second.none_score) == ([], 0.75)
 
 
+def test_answers_without_room_are_counted_and_stay_so(tmp_path: Path):
+    record = Record("q", tmp_path / "a.jpg", (Target(box=(0, 0, 9, 9)),))
+    said = [replace(answer_text('[{"bbox_2d": [0, 0, 9, 9]}]'), is_full=is_full) for is_full in (True, False, True)]
+    found = [Prediction(record, one, PHOTO) for one in said]
+    report = build_report(found, contract={}, versions={}, options={"max_new_tokens": 64, "free": False})
+    write_report(report, tmp_path)
+
+    again = read_report(tmp_path)
+
+    assert [one.answer.is_full for one in again.predictions] == [True, False, True]
+    assert (again.scores.full, again.metrics["parse_rate"]) == (2, 1)
+    words = "2 of 3 answers would have gone on, had there been room: raise --max-new-tokens (64)"
+    assert words in describe_report(again)
+    assert "2 answers would have gone on" in (tmp_path / "report.html").read_text("utf-8")
+
+
 def test_reports_from_before_there_was_a_score_of_none_are_read(folder: Path, tmp_path: Path):
     for name in ("report.json", "predictions.jsonl"):
-        (tmp_path / name).write_text((folder / name).read_text("utf-8").replace('"none_score": null, ', ""), "utf-8")
+        text = (folder / name).read_text("utf-8").replace('"none_score": null, ', "").replace('"full": false, ', "")
+        (tmp_path / name).write_text(text, "utf-8")
 
-    assert "none_score" not in (tmp_path / "predictions.jsonl").read_text("utf-8")
+    lines = (tmp_path / "predictions.jsonl").read_text("utf-8")
+    assert "none_score" not in lines and "full" not in lines
     assert [one.answer.none_score for one in read_report(tmp_path).predictions] == [None] * 4
 
 

@@ -20,6 +20,7 @@ from groundling.data.questions import TEMPLATES
 from groundling.data.record import Target
 from groundling.evaluation.matching import REACH
 from groundling.evaluation.metrics import METRICS, Prediction
+from groundling.evaluation.ranking import DETECTION
 from groundling.evaluation.report import Report, build_report, report_to_json
 from groundling.inference.predict import Grounder
 from groundling.tiny.scenes import CANVAS, SHAPES, Placed, draw_shapes, shade
@@ -187,11 +188,15 @@ def test_all_metrics_are_exercised_by_one_of_them(reports: dict[str, Path]):
 
 
 def test_a_benchmark_compares_with_itself(reports: dict[str, Path]):
-    for folder in reports.values():
+    for name, folder in reports.items():
         report = gl.read_report(folder)
         found = gl.compare(report, report)
         assert all(change.difference == 0 for change in found.shown.values())
-        assert set(found.shown) <= {*report.shown, "point_hit"}
+        assert set(found.shown) <= {*report.shown, "point_hit", *DETECTION}
+        if name == "odinw":
+            assert report.detection is not None
+            assert found.metrics["map"].before == pytest.approx(report.detection.map, abs=1e-12)
+            assert found.verdict.partition(": ")[2].startswith("map ")
 
 
 # ---- known models ----------------------------------------------------------------------------------------------

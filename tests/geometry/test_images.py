@@ -8,6 +8,7 @@ import struct
 import sys
 import warnings
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,15 @@ from PIL import Image
 from groundling.errors import ImageError
 from groundling.geometry import images
 from groundling.geometry.frame import Frame
-from groundling.geometry.images import IMAGE_POLICY, open_image, pixel_digest, read_frame, read_header, turn_image
+from groundling.geometry.images import (
+    IMAGE_POLICY,
+    open_image,
+    pixel_digest,
+    read_frame,
+    read_header,
+    refuse_unreadable,
+    turn_image,
+)
 
 RED = (255, 0, 0)
 
@@ -460,3 +469,27 @@ def test_every_variant_of_one_picture_looks_alike(shared_data: Path, stem: str) 
     first = np.asarray(opened[0]).astype(int)
     for other in opened[1:]:
         assert np.abs(np.asarray(other).astype(int) - first).mean() < 12
+
+
+@pytest.mark.parametrize("options", [{"quality": 80}, {"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_is_refused_unread_wherever_it_would_be_read(options: dict[str, object]) -> None:
+    """Cut at any length, and changed anywhere: what says so without making its pixels says what `open_image` says."""
+    rng = np.random.default_rng(0)
+    saved = io.BytesIO()
+    small = Image.fromarray(rng.integers(0, 255, (6, 9, 3), dtype=np.uint8))
+    small.resize((180, 120)).save(saved, "JPEG", **options)
+    whole = saved.getvalue()
+    damaged = [whole[:length] for length in np.linspace(1, len(whole), 40).astype(int).tolist()]
+    for place in rng.integers(0, len(whole), 120).tolist():
+        damaged.append(whole[:place] + bytes([whole[place] ^ int(rng.integers(1, 256))]) + whole[place + 1 :])
+    said = [(_refusal(open_image, content), _refusal(refuse_unreadable, content)) for content in damaged]
+    assert [bool(read) for read, _ in said] == [bool(unread) for _, unread in said]
+    assert 20 < sum(bool(read) for read, _ in said) < 120, "some can be read, some cannot"
+
+
+def _refusal(door: Callable[[bytes], object], content: bytes) -> str:
+    try:
+        door(content)
+    except ImageError as error:
+        return str(error)
+    return ""

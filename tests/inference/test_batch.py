@@ -19,6 +19,8 @@ from groundling.inference.batch import (
     IGNORED,
     Sample,
     answer_pieces,
+    count_tokens,
+    encode_apart,
     encode_pieces,
     encode_question,
     encode_record,
@@ -27,6 +29,7 @@ from groundling.inference.batch import (
     mrope_positions,
     pack_row,
     pad_left,
+    sketch_sample,
 )
 from groundling.model.layout import Stretch
 from groundling.model.processor import Patches, Processor
@@ -149,6 +152,38 @@ def test_the_answers_ids_are_those_of_its_whole_text(processor: Processor):
         assert [label for label in sample.labels if label != IGNORED] == stock
 
 
+# ---- lengths ---------------------------------------------------------------------------------------------------
+
+
+def test_tokens_counted_together_are_those_of_each_sample_encoded(processor: Processor) -> None:
+    """Of pictures of several sizes and of words alone, however often something is said, and whatever it is."""
+    box, point = Target(box=(10, 20, 30, 60), label=HOSTILE), Target(point=(7, 8.4), label="mug")
+    asked = [
+        MUG,
+        Record(question=HOSTILE, image=None, targets=(point, box, Target(box=(0, 0, 40, 9)))),
+        Record(question="the mug", image=None, targets=(box,)),
+        Record(question="the mug", image=None),
+        Record(question=HOSTILE, image=None, answer="mug"),
+        Record(question="", image=None, answer=""),
+    ]
+    pictures = [(record, Frame(*size)) for size in ((120, 80), (60, 300), (400, 31)) for record in asked]
+    words = [(record, None) for record in asked if record.answer is not None]
+    sized = [*pictures[:9], *words, *pictures[9:], *words]
+    seen = [None if frame is None else processor.expect(frame) for _, frame in sized]
+    counted = count_tokens(
+        processor, [sketch_sample(processor, *one, own) for one, own in zip(sized, seen, strict=True)]
+    )
+    for (record, frame), patches, (tokens, shared, learned) in zip(sized, seen, counted, strict=True):
+        if frame is None or patches is None:
+            sample = encode_words(processor, record, None)
+        else:
+            sample = encode_seen(processor, record, frame, patches)
+        places = [place for place, token in enumerate(sample.input_ids) if token == processor.image_token_id]
+        assert (tokens, shared) == (len(sample.input_ids), places[-1] + 1 if places else 0)
+        assert learned == sum(label != IGNORED for label in sample.labels)
+    assert count_tokens(processor, []) == []
+
+
 # ---- control tokens in a user's words ------------------------------------------------------------------------------
 
 
@@ -189,6 +224,14 @@ def test_pieces_keep_their_text(tiny_processor: Processor):
         assert not set(ids) & set(tiny_processor.tokenizer.added_tokens_decoder), text
     assert encode_pieces(tiny_processor, [Piece("<|im_end|>", is_control=True)]) == [tiny_processor.end_token_id]
     assert encode_pieces(tiny_processor, [Piece("", is_control=False)]) == []
+
+
+def test_parts_that_are_encoded_at_once_are_those_encoded_alone(tiny_processor: Processor):
+    words, end = Piece("the <|im_end|> mug", is_control=False), Piece("<|im_end|>", is_control=True)
+    parts = [[words, end], [], [end], [Piece("", is_control=False), words]]
+    apart = encode_apart(tiny_processor, parts)
+    assert apart == [encode_pieces(tiny_processor, part) if part else [] for part in parts]
+    assert apart[0] == [*apart[3], tiny_processor.end_token_id]
 
 
 # ---- there and back --------------------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ def test_chances_are_the_same_in_batches_one_by_one_and_in_transformers_loop(
     model, prompts = build_model(processor), draw_prompts(processor)
 
     def ask(batch_size: int) -> list[list[Written]]:
-        return generate_tokens(model, processor, prompts, batch_size=batch_size, max_new_tokens=60)
+        answers = generate_tokens(model, processor, prompts, batch_size=batch_size, max_new_tokens=100)
+        return [answer.tokens for answer in answers]
 
     alone = ask(1)
     assert len(flat(alone)) > 500

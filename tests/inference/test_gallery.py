@@ -68,6 +68,27 @@ def test_a_picture_over_the_limit_is_told_and_the_others_are_answered(grounder: 
     assert "raise max_pixels (--max-file-pixels" in str(answers.unreadable[0])
 
 
+def test_what_could_not_be_read_stands_in_its_place_and_is_told_once(grounder: Grounder, tmp_path: Path):
+    pictures = save_pictures(tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png")
+    pictures[1].write_bytes(b"no picture")
+    answers = answer_pictures(grounder, pictures, ["the cup", "the cat"], draw=tmp_path / "drawn")
+
+    rows = [one.to_json() for one in answers.told]
+    assert [(row["image"], row["question"], "error" in row) for row in rows] == [
+        (str(picture), question, picture == pictures[1]) for picture in pictures for question in ("the cup", "the cat")
+    ]
+    assert list(rows[2])[:-1] == list(rows[0]), "the keys of an answer, then error"
+    assert rows[2]["boxes"] is None and rows[2]["text"] is None and "b.png" in rows[2]["error"]
+    assert str(answers.told[2]) == f"{pictures[1]}: the cup: not answered, the picture could not be read"
+    assert answers.fault is not None and answers.fault.count("b.png") == 1
+    assert answers.fault.startswith("1 of 3 pictures could not be read; the others were answered\n")
+    assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == ["a.png", "c.png"]
+
+    alone = answer_pictures(grounder, pictures[1:2], ["the cup"])
+    assert alone.fault is not None and alone.fault.startswith("1 of 1 pictures could not be read\n")
+    assert answer_pictures(grounder, pictures[:1], ["the cup"]).fault is None
+
+
 def found(answer: Answer) -> PictureAnswer:
     return PictureAnswer(Path("a.png"), "the cup", Answered(answer, FRAME))
 

@@ -18,7 +18,7 @@ from groundling.dialect.prompt import Piece
 from groundling.geometry.frame import Frame
 from groundling.inference import generate
 from groundling.inference.batch import Sample, encode_pieces, encode_question
-from groundling.inference.lines import ForcedLine, FreeLine, choose
+from groundling.inference.lines import MOST_LABEL_TOKENS, ForcedLine, FreeLine, choose
 from groundling.inference.predict import Grounder
 from groundling.model.processor import Processor
 
@@ -51,7 +51,7 @@ def test_whatever_a_model_likes_to_say_can_be_read(form: AnswerForm, tiny_proces
         found = read_answer(text, family=FAMILY_OF.get(form, "qwen2_5_vl"), seen=SEEN)
         assert found.flaw is None, text
         assert (found.boxes.areas() > 0).all()
-        assert len(line.tokens) <= 200 + 100, "a thing begun in time is written to its end"
+        assert len(line.tokens) <= 200 + MOST_LABEL_TOKENS, "a thing begun in time is written to its end"
         longest = max(longest, len(found.boxes) + len(found.points))
     assert longest > 1 or form == "bare"
 
@@ -69,6 +69,41 @@ def test_a_label_that_finds_no_end_is_given_one(tiny_processor: Processor):
 
     (label,) = read_answer(str(tiny_processor.tokenizer.decode(line.tokens)), family="qwen2_5_vl", seen=SEEN).labels
     assert label is not None and label.startswith("a" * 47) and len(label) < 60
+
+
+@pytest.mark.parametrize("label", [None, "mug"])
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "bare"])
+def test_an_answer_that_would_go_on_without_room_ends_and_says_so(
+    form: AnswerForm, label: str | None, tiny_processor: Processor
+):
+    """One thing takes less than 48 tokens here, the closing included: so many are written as surely fit."""
+    vocabulary, size = tiny_processor.vocabulary, len(tiny_processor.tokenizer)
+    frame = frame_of(form)
+
+    def say(things: int, most: int) -> ForcedLine:
+        items = [Item((10 + place, 20, 300, 400), label) for place in range(things)]
+        learned = encode_pieces(tiny_processor, [*write_answer(items, form, frame), Piece(END, is_control=True)])
+        line = begin(tiny_processor, form, most=most)
+        while line.choices is not None:
+            logits = torch.zeros(1, size)
+            logits[0, learned[len(line.tokens)]] = 9
+            (chosen,) = choose(logits, [line], vocabulary)
+            assert (chosen.chance is None) == (chosen.token != learned[len(line.tokens)])
+            line.write(*chosen)
+        return line
+
+    def count(line: ForcedLine) -> int:
+        found = read_answer(str(tiny_processor.tokenizer.decode(line.tokens)), family=family, seen=SEEN)
+        assert found.flaw is None
+        return len(found.boxes)
+
+    family = FAMILY_OF.get(form, "qwen2_5_vl")
+    whole = say(9, 512)
+    assert count(whole) == 9 and not whole.is_full
+    held = say(9, 150)
+    assert 3 <= count(held) < 9 and held.is_full and len(held.tokens) <= 150
+    assert count(say(count(held), 150)) == count(held) and not say(count(held), 150).is_full, "it wanted no more"
+    assert count(say(9, 1)) == 1, "one thing there always may be"
 
 
 # ---- what a taught model says ----------------------------------------------------------------------------------
@@ -110,19 +145,20 @@ def test_a_right_answer_is_written_in_the_tokens_that_are_learned(form: AnswerFo
 DEVICE = torch.device("cpu")
 
 
-def test_most_of_a_box_is_written_without_asking(tiny_processor: Processor):
-    learned = encode_pieces(
-        tiny_processor,
-        [*write_answer([Item((346, 137, 619, 407), None)], "fenced", SEEN), Piece(END, is_control=True)],
-    )
+@pytest.mark.parametrize(("label", "tokens", "of_label"), [(None, 34, 0), ("mug", 41, 4)])
+def test_most_of_a_box_is_written_without_asking(
+    label: str | None, tokens: int, of_label: int, tiny_processor: Processor
+):
+    pieces = write_answer([Item((346, 137, 619, 407), label)], "fenced", SEEN)
+    learned = encode_pieces(tiny_processor, [*pieces, Piece(END, is_control=True)])
     line, asked = begin(tiny_processor, "fenced"), 0
     while line.choices is not None:
         line.write(learned[len(line.tokens)])
         asked += 1
 
     # Something or nothing, a box or a point, 3 digits a number (a fourth would leave the frame), what follows the last.
-    assert asked == 1 + 1 + 4 * 3 + 1
-    assert len(learned) > 2 * asked
+    assert asked == 1 + 1 + 4 * 3 + 1 + of_label
+    assert len(learned) == tokens
 
 
 def test_a_taught_model_gives_the_answers_it_would_give_freely(taught: Taught, grounder: Grounder):

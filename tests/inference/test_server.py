@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from threading import Event
 
 import pytest
-from served import Asked, Reply, as_completion, serve
+from served import Asked, Reply, Said, as_completion, refuse, serve
 
+from groundling.dialect.answer import read_answer
 from groundling.errors import ServerError, SettingsError
+from groundling.geometry.frame import Frame
 from groundling.inference.server import KEY_VARIABLE, Server, Turn, check_address, connect, is_address
 
 TURN = Turn(picture=b"\x89PNG...", media_type="image/png", text="Locate the mug.", system=None)
@@ -26,7 +29,7 @@ def ask(address: str, **options: object) -> str:
     return Server(address, "mine", **{"pause": 0.0} | options).answer(TURN, max_tokens=64)  # type: ignore[arg-type]
 
 
-def replies(*parts: str | Reply):
+def replies(*parts: str | Said | Reply):
     """Each in turn, the last for ever."""
     coming = list(parts)
     return lambda asked: coming.pop(0) if len(coming) > 1 else coming[0]
@@ -184,6 +187,81 @@ def test_a_reply_without_an_answer(value: object):
     told = r"a reply without choices\[0\].message.content"
     with serve(replies(Reply(200, json.dumps(value).encode()))) as served, pytest.raises(ServerError, match=told):
         ask(served.address)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"choices": []}, "message.content; is it"),
+        ({"error": {"message": "no such model", "code": 404}}, "message.content (no such model); is it"),
+        ({"object": "error", "message": "out of memory", "code": 500}, "message.content (out of memory); is it"),
+    ],
+)
+def test_an_error_that_says_that_all_is_well_is_told(body: object, told: str):
+    with serve(replies(Reply(200, json.dumps(body).encode()))) as served, pytest.raises(ServerError) as raised:
+        ask(served.address)
+    assert told in str(raised.value)
+
+
+# ---- as vLLM and SGLang reply ----------------------------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize("engine", ["vllm", "sglang"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (Said("[]"), "[]"),
+        (Said("[]", thoughts="Where is it? Perhaps [1, 2, 3, 4]."), "[]"),
+        (Said([{"type": "text", "text": "[1, 2, "}, {"type": "text", "text": "3, 4]"}]), "[1, 2, 3, 4]"),
+        (Said([{"type": "thinking", "thinking": "[9, 9, 9, 9]"}, {"type": "text", "text": "[]"}]), "[]"),
+        (Said([]), ""),
+        (Said(None), ""),
+        (Said(None, thoughts="Where is", finish="length"), "<think>Where is"),
+        (Said("", thoughts="Where is", finish="length"), "<think>Where is"),
+    ],
+)
+def test_the_words_of_a_reply(engine: str, said: Said, expected: str):
+    with serve(replies(said), engine=engine) as served:
+        assert connect(served.address).answer(TURN, max_tokens=64) == expected
+
+
+def test_a_thought_that_never_ends_is_a_flaw_and_no_box():
+    with serve(replies(Said(None, thoughts='Is it {"bbox_2d": [1, 2, 3, 4]}?')), engine="vllm") as served:
+        text = ask(served.address)
+    answer = read_answer(text, family="qwen2_5_vl", seen=Frame(100, 100))
+    assert answer.flaw == "truncated" and not len(answer.boxes)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "words", "cure"),
+    [
+        (400, "The prompt is longer than the model takes.", "it does not take this request; its own log says more"),
+        (500, "CUDA out of memory.", "its own log says more"),
+    ],
+)
+def test_what_an_engine_refuses_is_told(engine: str, status: int, words: str, cure: str):
+    with serve(replies(refuse(engine, status, words))) as served, pytest.raises(ServerError) as raised:
+        ask(served.address, tries=1)
+    assert str(raised.value) == f"{served.address}: HTTP {status}: {words}; {cure}"
+
+
+@BOTH
+def test_an_engine_that_has_too_much_to_do_is_waited_for(engine: str, monkeypatch: pytest.MonkeyPatch):
+    slept: list[float] = []
+    monkeypatch.setattr("groundling.inference.server.time.sleep", slept.append)
+    busy = refuse(engine, 429, "too many requests", {"Retry-After": "7"})
+    with serve(replies(busy, "[]"), engine=engine) as served:
+        assert ask(served.address) == "[]"
+    assert slept == [7.0]
+
+
+def test_a_model_that_an_engine_does_not_serve():
+    told = "HTTP 404: The model `other` does not exist.; is this its address, up to /v1, and is the model one"
+    with serve(replies("[]"), engine="vllm") as served, pytest.raises(ServerError, match=re.escape(told)):
+        connect(served.address, "other").answer(TURN, max_tokens=64)
 
 
 def test_a_model_that_says_nothing():

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,6 +54,28 @@ torch.distributed.init_process_group("gloo")
 from groundling.cli import main
 sys.argv[1:1] = ["train"]
 main()
+"""
+
+TRAIN_PROGRAM = """
+import sys
+from groundling.cli import main
+sys.argv[1:1] = ["train"]
+main()
+"""
+
+# Stands before either program: the second process is asked to stop while it answers its second batch of questions
+STOPPED_PROGRAM = """
+import os, signal
+from groundling.inference import generate
+answer = generate._generate_batch
+def count(*batch):
+    answer(*batch)
+    count.batches += 1
+    print(f"batch {count.batches}.", flush=True)
+    if count.batches == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+count.batches = 0
+generate._generate_batch = count
 """
 
 # The command line, telling how many questions each process asks
@@ -104,14 +127,17 @@ def test_another_engine_than_asked_for_is_refused(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shapes, each asked about twice, and words, a recipe, and its run in one process (`one`)."""
+    """Shapes, each asked about twice, and words, a recipe, and its run in one process (`one`).
+
+    Steps of 8, 8 and 1 record: of the last, one of two processes has none.
+    """
     folder = tmp_path_factory.mktemp("distributed")
     once = draw_records(folder / "images", "train", count=10, seed=1)
     again = [replace(record, question=f"find {record.question}", id=f"{record.id}-again") for record in once]
     shapes = [*once, *again]  # two questions a picture, which a row lets share it
     words = [gl.Record(question="count", image=None, answer=" ".join(map(str, range(end)))) for end in (2, 4, 8, 16)]
     mixed = [record for number in range(4) for record in (*shapes[5 * number : 5 * number + 5], words[number])]
-    gl.write_records(mixed, folder / "train.jsonl")
+    gl.write_records(mixed[:17], folder / "train.jsonl")
     gl.write_records(draw_records(folder / "images", "test", count=5, seed=2), folder / "test.jsonl")
     recipe = {
         "model": {"name": "tiny"},
@@ -156,10 +182,15 @@ def by_recipe(
 
 
 def by_accelerate(
-    options: list[str], program: list[str], recipe: Path, run_dir: Path, environment: dict[str, str]
+    options: list[str],
+    program: list[str],
+    recipe: Path,
+    run_dir: Path,
+    environment: dict[str, str],
+    settings: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--mixed_precision", "no", *options]
-    return run([*launcher, *program, *halved(recipe, run_dir)], environment)
+    return run([*launcher, *program, *halved(recipe, run_dir), *settings], environment)
 
 
 def config_file(engine: str) -> list[str]:
@@ -234,7 +265,7 @@ def break_off(run_dir: Path) -> None:
 def test_two_processes_learn_what_one_does_and_go_on_after_a_break(folder: Path, environment: dict[str, str]) -> None:
     done = by_torchrun(folder / "recipe.yaml", folder / "two", environment)
     assert done.returncode == 0
-    assert done.stderr.count("24 to train on") == 1, "one process speaks for both"
+    assert done.stderr.count("17 to train on") == 1, "one process speaks for both"
     check_like_one(folder, folder / "two")
     if Version(transformers.__version__) < Version("5.23"):
         return  # 5.17 cannot read an optimizer back on several CPUs ("don't know how to restore cpu:0")
@@ -305,6 +336,7 @@ def test_deepspeed_learns_what_one_process_does(folder: Path, environment: dict[
     recipe, run_dir = folder / "recipe.yaml", folder / engine
     done = by_recipe(engine, recipe, run_dir, environment)
     assert done.returncode == 0 and f"2 processes, {engine}" in done.stderr
+    assert "Setting accelerator" not in done.stdout, "DeepSpeed says on stdout that there is no GPU"
     check_like_one(folder, run_dir)
     shards = [path.name for path in (run_dir / "checkpoints" / "12").rglob("*optim_states.pt")]
     assert len(shards) == 2, "DeepSpeed ran, and spread the optimizer over both processes"
@@ -328,6 +360,27 @@ def test_fsdp_learns_what_one_process_does(folder: Path, environment: dict[str, 
     break_off(run_dir)
     assert by_accelerate(config_file("fsdp2"), [str(program)], recipe, run_dir, environment).returncode == 0
     check_like_one(folder, run_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", [pytest.param("zero3", marks=needs_deepspeed), "fsdp2"])
+def test_spread_weights_leave_an_evaluation_after_the_batch_in_which_one_process_is_asked_to_stop(
+    folder: Path, environment: dict[str, str], engine: str
+) -> None:
+    """Six questions each, in batches of one; both save what they had learned, and the evaluation is made up for."""
+    gl.write_records(draw_records(folder / "images", "asked", count=12, seed=4), folder / "asked.jsonl")
+    recipe, run_dir, options = folder / "recipe.yaml", folder / f"stopped-{engine}", config_file(engine)
+    plain, stopped = folder / f"plain-{engine}.py", folder / f"stopped-{engine}.py"
+    plain.write_text(FSDP_PROGRAM if engine == "fsdp2" else TRAIN_PROGRAM, encoding="utf-8")
+    stopped.write_text(STOPPED_PROGRAM + plain.read_text(encoding="utf-8"), encoding="utf-8")
+    own = [f"data.test={folder / 'asked.jsonl'}", "evaluate.batch_size=1", "train.max_steps=8"]
+    options += ["--main_process_port", "0"]
+    done = by_accelerate(options, [str(stopped)], recipe, run_dir, environment, own)
+    assert done.returncode != 0 and done.stderr.count("error: stopped by SIGTERM after step 4") == 1
+    assert done.stdout.count("batch 2.") == 2 and "batch 3." not in done.stdout, "both leave after that batch"
+    assert [path.name for path in list_checkpoints(run_dir)] == ["4"] and not (run_dir / "final").exists()
+    assert by_accelerate(options, [str(plain)], recipe, run_dir, environment, own).returncode == 0
+    assert [line["step"] for line in read_metrics(run_dir) if "miou" in line] == [4, 8]
 
 
 @pytest.mark.slow
@@ -372,11 +425,21 @@ def test_less_than_was_asked_for_is_refused(
 
 
 @pytest.mark.slow
-def test_fewer_processes_than_the_recipe_asks_for_are_refused(folder: Path, environment: dict[str, str]) -> None:
-    asked = [*halved(folder / "recipe.yaml", folder / "fewer"), "launch.processes=3", "launch.engine=zero2"]
-    done = run([*TORCHRUN, *COMMAND, *asked], environment)
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["launch.processes=3"], "launch asks for 1 x 3 processes, but 2 run"),
+        (["launch.processes=2", "launch.engine=zero2"], "launch.engine is zero2, but ddp runs"),
+    ],
+    ids=["number", "engine"],
+)
+def test_another_launch_than_the_recipe_asks_for_is_refused(
+    folder: Path, environment: dict[str, str], asked: list[str], told: str
+) -> None:
+    done = run([*TORCHRUN, *COMMAND, *halved(folder / "recipe.yaml", folder / "fewer"), *asked], environment)
     assert done.returncode != 0
-    assert "launch.engine is zero2, but ddp runs; launch asks for 1 x 3 processes, but 2 run" in done.stderr
+    assert done.stderr.count(f"error: {told}") == 1, "one process speaks for both"
+    assert "has a new message format" not in done.stderr
     assert not (folder / "fewer" / "final").exists()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +15,9 @@ import pytest
 import torch
 import typer
 from published import write_published
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ErrorHandler, ProcessFailure
 
-from groundling.cli import screen, training
+from groundling.cli import app, screen, training
 from groundling.errors import SettingsError, TrainingError
 from groundling.recipe import load_settings
 from groundling.settings import Launch
@@ -26,9 +29,18 @@ from groundling.training.launch import (
     has_lost_peer,
     launch_command,
     needs_launcher,
+    refuse_impossible_start,
     refuse_other_launch,
+    refuse_other_number,
 )
 from groundling.training.processes import refuse_other_state
+
+
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `start` leaves in the environment is not there afterwards."""
+    for name in ("GROUNDLING_LAUNCHER", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
 
 
 def test_a_recipe_without_launch_starts_nothing() -> None:
@@ -103,7 +115,6 @@ def test_the_command_line_starts_the_launcher(
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     started: list[list[str]] = []
     monkeypatch.setattr(launch, "_run_launcher", lambda _, options, seconds: started.append([*options, str(seconds)]))
-    monkeypatch.setenv("GROUNDLING_LAUNCHER", "")  # and put back afterwards
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as ended:
         training.train("tiny", ["launch.processes=2"])
@@ -114,7 +125,7 @@ def test_the_command_line_starts_the_launcher(
 
 
 def test_a_large_checkpoint_is_given_the_time_that_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """60 s for the step; 3.75 billion numbers of 16 bytes at 2.2 s a GB."""
+    """60 s for the step; 3.75 billion numbers of 12 bytes at 2.2 s a GB."""
     assert launch.seconds_to_save(10**9) == launch.LEAST_TO_SAVE == 120
     given: list[int] = []
     monkeypatch.setattr(launch, "_run_launcher", lambda _, __, seconds: given.append(seconds))
@@ -123,16 +134,66 @@ def test_a_large_checkpoint_is_given_the_time_that_it_takes(tmp_path: Path, monk
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     folder = write_published(tmp_path / "3b", "3b", with_processor=False)
     with pytest.raises(typer.Exit):
-        training.train("textvqa-3b", [f"model.name={folder}", "launch.processes=2", "launch.engine=zero2"])
-    assert given == [60 + math.ceil(2.2 * 3.754622976 * 16)] == [193]
+        training.train("textvqa-3b", [f"model.name={folder}", "launch.processes=2"])
+    assert given == [60 + math.ceil(2.2 * 3.754622976 * 12)] == [160]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(launch, "_run_launcher", lambda *_: None)
-    assert launch.start(Launch(processes=4), ["tiny"]) == 0
+    refuse_impossible_start(Launch(processes=4, engine="fsdp2"))
     with pytest.raises(SettingsError, match=r"launch\.processes is 8, and this machine has 4 GPUs"):
-        launch.start(Launch(processes=8), ["tiny"])
+        refuse_impossible_start(Launch(processes=8))
+
+
+def test_fsdp_without_a_gpu_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(launch, "_run_launcher", lambda *_: pytest.fail("it was started"))
+    with pytest.raises(SettingsError, match=r"fsdp2, which needs GPUs, .* on a CPU use launch\.engine=ddp"):
+        training.train("tiny", ["launch.processes=2", "launch.engine=fsdp2"])
+    assert "starting" not in capsys.readouterr().err
+    refuse_impossible_start(Launch(processes=2))
+
+
+def test_an_engine_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r'zero3, and DeepSpeed is not installed; pip install "groundling'):
+        refuse_impossible_start(Launch(processes=2, engine="zero3"))
+    refuse_impossible_start(Launch(processes=2))
+
+
+@pytest.mark.parametrize(("processes", "share"), [(1, "7"), (2, "3"), (9, "1")])
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch, processes: int, share: str) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(launch, "_run_launcher", lambda *_: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    launch.start(Launch(processes=processes), ["tiny"])
+    assert os.environ["OMP_NUM_THREADS"] == "5", "as the user wants it"
+    del os.environ["OMP_NUM_THREADS"]
+    launch.start(Launch(processes=processes), ["tiny"])
+    assert os.environ["OMP_NUM_THREADS"] == share
+
+
+def test_another_number_of_processes_is_refused_before_torch_is_loaded() -> None:
+    """By hand under torchrun: the error stands there at once, from the process that speaks."""
+    program = "import sys; from groundling.cli import main; sys.argv[1:] = {words!r}\n"
+    program += "try: main()\nfinally: print('torch' in sys.modules)"
+    words = ["train", "tiny", "launch.processes=3"]
+    where = os.environ | {"RANK": "0", "WORLD_SIZE": "2"}
+    del where["GROUNDLING_LAUNCHER"]
+    command = [sys.executable, "-c", program.format(words=words)]
+    done = subprocess.run(command, env=where, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr == (
+        "error: launch asks for 1 x 3 processes, but 2 run. `groundling train` alone, without torchrun or accelerate "
+        "before it, starts what the recipe asks for\n"
+    )
+    refuse_other_number(Launch(processes=3), {})
+    refuse_other_number(Launch(processes=3), {"WORLD_SIZE": "3"})
+    refuse_other_number(Launch(), {"WORLD_SIZE": "3"})
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, folder: Path, rank: int, exit_code: int) -> int:
@@ -169,6 +230,26 @@ def test_what_a_silent_process_failed_of_is_told(
     assert capsys.readouterr().err == ""
     with pytest.raises(TrainingError, match="process 1: the disk is full"):
         fail(monkeypatch, tmp_path, 1, 1)
+
+
+def test_torchrun_tells_an_error_as_it_is_and_not_of_its_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its block ends with what it finds in the file; of a form that it does not expect it warns."""
+    tell(monkeypatch, tmp_path, 1, "the disk is full:\nfree some")
+    failure = ProcessFailure(local_rank=1, pid=1, exitcode=2, error_file=str(tmp_path / "1" / "error.json"))
+    assert "traceback : the disk is full:\n  free some\n====" in str(ChildFailedError("groundling", {1: failure}))
+    ErrorHandler().override_error_code_in_rootcause_data("", failure.error_file_data, 2)
+    assert failure.error_file_data["message"]["errorCode"] == 2
+
+
+def test_only_one_line_of_deepspeed_is_no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell_of(message: str) -> bool:
+        return app.is_news(logging.LogRecord("DeepSpeed", logging.WARNING, "", 0, message, None, None))
+
+    nothing = "Setting accelerator to CPU. If you have GPU or other accelerator, we were unable to detect it."
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert not tell_of(nothing) and tell_of("the disk is full")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert tell_of(nothing), "torch has found one"
 
 
 def test_what_only_tells_of_another_process_is_no_cause(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,9 +11,10 @@ from collections import Counter
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from drawn import Recipe, changed_weights, read_metrics
 from PIL import Image
@@ -185,6 +187,81 @@ def test_shards_are_gathered_as_their_record_file_is(scenes: Path, tiny_processo
     assert packed.read == plain.read == len(records) + 6
 
 
+def flip(file: Path, columns: dict[int, str]) -> None:
+    """Change a byte on the page of a column, in each of these row groups."""
+    metadata, whole = pq.read_metadata(file), bytearray(file.read_bytes())
+    names = [metadata.row_group(0).column(number).path_in_schema for number in range(metadata.num_columns)]
+    for group, column in columns.items():
+        chunk = metadata.row_group(group).column(names.index(column))
+        whole[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 1
+    file.write_bytes(whole)
+    read_group.cache_clear()
+
+
+class Damage(NamedTuple):
+    """What was done to a set of shards."""
+
+    folder: Path
+    rows: dict[str, str]  # FILE.parquet/ROW of each record, by its id
+    texts: list[str]  # ids of the records whose words cannot be read
+    pictures: set[str]  # and of those whose picture cannot
+
+
+def damage(scenes: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Damage:
+    """Shards of the scenes, two rows a group: one page of pictures, one of texts changed, one picture cut before."""
+    monkeypatch.setattr(module, "GROUP_ROWS", 2)
+    records = gl.read_records(scenes / "train.jsonl")
+    cut = folder / "cut.png"
+    cut.write_bytes(Path(str(records[0].image)).read_bytes()[:-50])
+    write_shards([replace(records[0], image=cut), *records[1:]], folder / "packed", shards=2)
+    everything = list(open_shards(folder / "packed"))
+    flip(next(folder.glob("packed/*00000-of*")), {0: "records", 1: "image.bytes"})
+    rows = {record.id: f"{record.image}" for record in everything}
+    texts, pictures = ([one.id for one in everything[start : start + 2]] for start in (0, 2))
+    return Damage(folder / "packed", rows, texts, {*pictures, records[0].id})
+
+
+def test_what_is_damaged_in_shards_is_set_aside_and_named(
+    recipe: Recipe, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="groundling")
+    done = damage(scenes, tmp_path, monkeypatch)
+    pictures = done.pictures - set(done.texts)
+    run = gl.train(recipe(data={"train": str(done.folder)}, train={"max_steps": 6, "batch_size": 4}))
+    lines = [json.loads(line) for line in (run / "set-aside.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert Counter(line["code"] for line in lines) == {"unreadable_record": 2, "unreadable_picture": len(pictures)}
+    assert {(line["file"], line["line"]) for line in lines if line["record"] is None} == {
+        (done.rows[one], 1) for one in done.texts
+    }
+    for line in lines:
+        assert line["record"] is None or (line["record"] in pictures and done.rows[line["record"]] in line["reason"])
+    assert f"{2 + len(pictures)} records are set aside" in caplog.text
+    assert "20 lines read: " in caplog.text, "those that cannot be read are counted"
+    trained = json.loads((run / "final" / "groundling.json").read_text(encoding="utf-8"))["trained_on"]
+    assert trained["records"] == 18 - len(pictures)
+    assert "done: " in caplog.text
+
+
+def test_damaged_shards_are_refused_where_record_files_would_be(
+    recipe: Recipe, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = damage(scenes, tmp_path, monkeypatch)
+    with pytest.raises(
+        gl.SettingsError, match=r"data\.strict is set, .* 2 errors; the first: .*\.parquet/\d+:1: .* rows"
+    ):
+        gl.train(recipe(data={"train": str(done.folder), "strict": True}))
+    write_shards([gl.read_records(scenes / "train.jsonl")[0]], tmp_path / "one", shards=1)
+    (only,) = (tmp_path / "one").iterdir()
+    flip(only, {0: "image.bytes"})
+    with pytest.raises(gl.SettingsError, match=r"no record of data\.train can be used: 1 errors; the first: "):
+        gl.train(recipe(data={"train": str(tmp_path / "one")}))
+    only.write_bytes(only.read_bytes()[:-1000])
+    with pytest.raises(
+        gl.RecordError, match=r"one-00000-of-00001\.parquet is no whole Parquet file: .*; bring it again"
+    ):
+        gl.train(recipe(data={"train": str(tmp_path / "one")}))
+
+
 def test_sources_are_mixed_by_weight(scenes: Path, tiny_processor: Processor, tmp_path: Path) -> None:
     write_shards(gl.read_records(scenes / "train.jsonl"), tmp_path / "packed", shards=2)
     sources = [{"path": str(tmp_path / "packed"), "weight": 1.5}, {"path": str(scenes / "test.jsonl"), "weight": 2}]
@@ -260,7 +337,12 @@ def test_other_shards_are_no_data_to_go_on_with(recipe: Recipe, packed: Shards, 
     whole = gl.train(short)
     shutil.rmtree(whole / "final")
     shutil.rmtree(whole / "checkpoints" / "4")
-    records = [replace(record, question=f"{record.question}?") for record in packed]
+    everything = list(packed)
+    flip(packed.files[0], {0: "records"})
+    told = r"has learned from other records .*: 20 .*, now 19 .*; 1 errors .* first: .*parquet is damaged"
+    with pytest.raises(gl.SettingsError, match=told):
+        gl.train(short)
+    records = [replace(record, question=f"{record.question}?") for record in everything]
     write_shards(records, tmp_path / "other", shards=3)
     shutil.rmtree(packed.folder)
     (tmp_path / "other").rename(packed.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ def test_a_configuration_alone_is_planned_as_far_as_it_goes(tmp_path: Path) -> N
     plan = plan_of(on(settings, 8, 1, "zero2"), device_bytes=80 * GIB)
     assert plan.workload is None and plan.steps is None and plan.fits
     assert "tokens and steps are not known" in plan.notes[0] and "preprocessor_config.json" in plan.notes[0]
-    assert "fits in 80 GiB" in describe_plan(plan)
+    assert "fits in 80 GiB" in describe_plan(plan) and "\n\ndisk: a checkpoint takes " in describe_plan(plan)
 
 
 def test_a_plan_of_missing_records_says_so(tmp_path: Path) -> None:
@@ -177,6 +178,9 @@ def test_steps_time_and_disk(tmp_path: Path) -> None:
     assert plan.disk.checkpoint == 12 * ALL_3B
     assert plan.disk.whole == 2 * 12 * ALL_3B + 4 * ALL_3B, "one checkpoint beside the next, and best"
     assert json.loads(json.dumps(plan.to_json()))["steps"] == plan.steps
+    assert f"{plan.evaluations} evaluations and {plan.saves} checkpoints on the way" in describe_plan(plan)
+    shorter = dataclasses.replace(plan, settings=apply(settings, (Change("evaluate.every", plan.steps),)))
+    assert "; 1 evaluation and 1 checkpoint on the way" in describe_plan(shorter)
     assert _seconds(plan.workload, Rate(tokens=float(plan.workload.epoch_tokens))) == pytest.approx(10)
     assert _seconds(plan.workload, Rate()) is None
 

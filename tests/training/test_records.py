@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import groundling as gl
+from groundling.data.shards import open_shards, write_shards
 from groundling.geometry.images import open_image
 from groundling.inference.batch import IGNORED, encode_record, pack_row
 from groundling.model.processor import Processor
@@ -37,11 +38,12 @@ from groundling.training.records import (
     measure,
     measure_changed,
     mix_numbers,
+    pictures_of,
     refuse_unmeasurable,
     room_for_samples,
     write_set_aside,
 )
-from groundling.training.rows import Row, RowPlan, RowSampler
+from groundling.training.rows import Length, Row, RowPlan, RowSampler
 
 
 def settings_of(**data: Any) -> Settings:
@@ -105,6 +107,32 @@ def test_lengths_are_those_of_the_samples(tiny_processor: Processor, scenes: Pat
             sample.input_ids.count(tiny_processor.image_token_id)
         )
         assert length.shared == 0 or sample.input_ids[length.shared - 1] == tiny_processor.image_token_id
+
+
+def test_rows_are_those_of_samples_encoded_one_by_one(
+    tiny_processor: Processor, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, though words are encoded three samples at a time; from a record file and from shards."""
+    monkeypatch.setattr(module, "_ENCODED_AT_ONCE", 3)
+    names = ("train", "uneven", "words", "test")
+    everything = [record for name in names for record in gl.read_records(scenes / f"{name}.jsonl")]
+    again = [replace(record, question=f"{record.question} again", id=f"{record.id}-2") for record in everything]
+    write_shards([*everything, *again], tmp_path / "packed", shards=2)
+    packed = list(open_shards(tmp_path / "packed"))
+    gl.write_records(packed, tmp_path / "plain.jsonl")
+    samples = [
+        encode_record(tiny_processor, one, None if one.image is None else open_image(one.image)) for one in packed
+    ]
+    image = tiny_processor.image_token_id
+    lengths = [Length(len(ids), len(ids) - ids[::-1].index(image) if image in ids else 0) for ids, _, _ in samples]
+    for source in (tmp_path / "packed", tmp_path / "plain.jsonl"):
+        settings = settings_of(train=str(source))
+        gathered = gather_records(settings, tiny_processor)
+        assert list(gathered.train) == packed and list(gathered.lengths) == lengths
+        plan = RowPlan(1, 300, 2, 1, True)
+        pictures = pictures_of(gathered.train)
+        rows = [list(RowSampler(pictures, each, plan, seed=5)) for each in (gathered.lengths, lengths)]
+        assert rows[0] == rows[1] and len(rows[0]) > 5
 
 
 def test_what_is_too_long_is_set_aside_and_nothing_is_cut(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +284,15 @@ def test_pictures_are_loaded_by_so_many_processes(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module.os, "cpu_count", lambda cores=cores: cores)
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
         assert loading_arguments(None, has_gpu=True)["dataloader_num_workers"] == wanted
+
+
+def test_processes_that_load_pictures_end_by_themselves(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that do not are waited for, five seconds each, before they are killed."""
+    killed: list[BaseProcess] = []
+    kill = BaseProcess.terminate
+    monkeypatch.setattr(BaseProcess, "terminate", lambda process: (killed.append(process), kill(process)))
+    gl.train(recipe(train={"max_steps": 2, "workers": 2}))
+    assert not killed and not active_children()
 
 
 def test_bf16_runs_on_a_cpu(recipe: Recipe) -> None:

@@ -41,6 +41,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("groundling").setLevel(logging.INFO if is_speaker() else logging.ERROR)
     warnings.filterwarnings("ignore", "Corrupt EXIF")  # Pillow's; such a picture stays as it is stored
+    logging.getLogger("DeepSpeed").addFilter(is_news)
     try:
         code = _build_app()(standalone_mode=False)
     except _UsageError as error:
@@ -56,6 +57,15 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort) as error:
         code = fail(str(error) or "interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """False for what every process has DeepSpeed say on stdout where there is no GPU, as torch knows too."""
+    if not record.getMessage().startswith("Setting accelerator to CPU"):
+        return True
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _build_app() -> typer.Typer:

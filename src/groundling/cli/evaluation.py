@@ -22,7 +22,7 @@ def evaluate(
     to: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     max_tokens: OtherBudget = None,
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens of one answer, at most")] = 512,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="room for one answer, in tokens")] = 512,
     free: FreeAnswers = False,
     protocol: Annotated[
         str | None, typer.Option(help="report as a benchmark does: refcoco, odinw, screenspot or pointing")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groundling.cli.options import AsJson, FreeAnswers, MaxFilePixels, ModelName, OtherBudget
-from groundling.cli.screen import progress_bar, quiet_libraries, say
+from groundling.cli.screen import fail, progress_bar, quiet_libraries, say
 from groundling.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ def predict(
     max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask about pictures; boxes come back in each picture's own upright pixels."""
+    """Ask about pictures; boxes come back in each picture's own upright pixels.
+
+    A picture that cannot be read keeps none of the others from being answered: its questions have an `error` in place
+    of boxes, stderr tells why, and the exit code is 1. One that is not there is wrong use, and nothing is asked.
+    """
     with quiet_libraries():
         from groundling.geometry.images import MAX_PIXELS
         from groundling.inference.gallery import answer_pictures, find_pictures
@@ -84,15 +88,13 @@ def predict(
             free=free,
             max_pixels=max_file_pixels or MAX_PIXELS,
         )
-    for failed in answers.unreadable:
-        say(f"warning: {failed}")
     if as_json:
-        print(json.dumps([answer.to_json() for answer in answers.found], ensure_ascii=False))
+        print(json.dumps([each.to_json() for each in answers.told], ensure_ascii=False))
     else:
-        for answer in answers.found:
-            print(answer)
-    if answers.unreadable:
-        raise typer.Exit(1)
+        for each in answers.told:
+            print(each)
+    if answers.fault is not None:
+        raise typer.Exit(fail(answers.fault, 1))
 
 
 def calibrate(

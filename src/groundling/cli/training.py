@@ -120,6 +120,8 @@ def _train(recipe: str, overrides: list[str]) -> None:
         has_lost_peer,
         launch_command,
         needs_launcher,
+        refuse_impossible_start,
+        refuse_other_number,
         seconds_to_save,
         start,
     )
@@ -128,8 +130,10 @@ def _train(recipe: str, overrides: list[str]) -> None:
     written, settings = _read(recipe, overrides)
     if needs_launcher(settings.launch):
         asked = (settings.launch, [recipe, *overrides], find_meeting(settings.launch))
+        refuse_impossible_start(settings.launch)
         say(f"starting: {shlex.join(launch_command(*asked))}")
         raise typer.Exit(start(*asked, seconds=seconds_to_save(_checkpoint_bytes(settings))))
+    refuse_other_number(settings.launch)
     _tell_notes(written)
     with quiet_libraries():
         from groundling.training.train import train_by

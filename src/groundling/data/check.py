@@ -127,11 +127,14 @@ def examine(
     return Examination(sort_findings(findings), census, cases, judgement, pairs, rejected, time.monotonic() - start)
 
 
-def find_own_errors(records: Iterable[Record], max_pixels: int) -> Iterator[Finding]:
-    """The errors that each record shows by itself, its declared size taken as its picture's; no picture is opened."""
+def find_own_errors(records: Iterable[Record], looks: Mapping[Path, Look], max_pixels: int) -> Iterator[Finding]:
+    """The errors that each record shows by itself, its declared size taken as its picture's; no picture is opened.
+
+    `looks` are what bad pictures have shown.
+    """
     for record in records:
         frame = record.declared
-        look = None if record.image is None else Look(frame)
+        look = None if record.image is None else looks.get(record.image, Look(frame))
         if frame is not None and frame.area > max_pixels:
             look = Look(fault="unfit_size", reason=f"{record.image} has {frame.area} pixels; {max_pixels} are allowed")
         case = Case.of(record, look)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from groundling.data.likeness import sketch
-from groundling.data.look_cache import KeptLook, Stamp, keep_looks, recall_looks
+from groundling.data.look_cache import KeptLook, Stamp, is_known_sound, keep_looks, keep_sound, recall_looks
+from groundling.data.shards import Shards
 from groundling.errors import ImageError, ImageSizeError
 from groundling.geometry.frame import Frame
-from groundling.geometry.images import MAX_PIXELS, open_first_frame, pixel_digest
+from groundling.geometry.images import MAX_PIXELS, open_first_frame, pixel_digest, refuse_unreadable
 from groundling.geometry.packed import is_there
 
 Progress = Callable[[int, int], None]  # told (done, in all)
@@ -70,9 +74,48 @@ def _look(path: Path, max_pixels: int) -> Look:
     try:
         picture, has_more = open_first_frame(path, max_pixels=max_pixels)
     except ImageError as error:
-        fault = "unfit_size" if isinstance(error, ImageSizeError) else "unreadable_picture"
-        return Look(fault=fault, reason=str(error))
+        return _faulty(error)
     return Look(Frame(*picture.size), pixel_digest(picture), sketch(picture), has_more)
+
+
+# ---- inside shards ---------------------------------------------------------------------------------------------
+
+
+def find_unreadable(
+    shards: Shards, *, max_pixels: int = MAX_PIXELS, progress: Progress | None = None
+) -> dict[Path, Look]:
+    """The pictures inside shards that cannot be read, with what is wrong; all are opened, one row group at a time.
+
+    A file is passed over whose pictures were all sound when they were last looked at (`look_cache`).
+    """
+    bad: dict[Path, Look] = {}
+    done, total = 0, int(shards.has_picture.sum())
+    with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as readers:
+        for number, file in enumerate(shards.files):
+            stamp, bad_before = Stamp.of(file), len(bad)
+            is_known = stamp is not None and is_known_sound(stamp)
+            for group in np.flatnonzero(shards.group_files == number).tolist():
+                paths = shards.pictures_in(group)
+                faults = [] if is_known else readers.map(partial(_find_fault, max_pixels=max_pixels), paths)
+                bad |= {path: look for path, look in zip(paths, faults, strict=False) if look is not None}
+                done += len(paths)
+                if progress is not None:
+                    progress(done, total)
+            if stamp is not None and len(bad) == bad_before and not is_known:
+                keep_sound(stamp)
+    return bad
+
+
+def _find_fault(path: Path, max_pixels: int) -> Look | None:
+    try:
+        refuse_unreadable(path, max_pixels=max_pixels)
+    except ImageError as error:
+        return _faulty(error)
+    return None
+
+
+def _faulty(error: ImageError) -> Look:
+    return Look(fault="unfit_size" if isinstance(error, ImageSizeError) else "unreadable_picture", reason=str(error))
 
 
 def _to_kept(look: Look) -> KeptLook:

@@ -1,9 +1,10 @@
 """What pictures showed when they were last looked at, kept in the user's cache folder: a second check opens none.
 
 One small SQLite file, `pictures.sqlite` in `$XDG_CACHE_HOME/groundling` (else `~/.cache/groundling`), about 600 bytes a
-picture. The environment variable GROUNDLING_CACHE names another folder, or is `off`. A picture is known by its absolute
-path, size and time of change, and by the rules it was looked at with. Several processes may share the file. Where it
-cannot be read or written the pictures are just looked at again: a cache is never a reason to fail.
+picture; of shards only which of their files hold sound pictures alone. The environment variable GROUNDLING_CACHE names
+another folder, or is `off`. A picture is known by its absolute path, size and time of change, and by the rules it was
+looked at with. Several processes may share the file. Where it cannot be read or written the pictures are just looked at
+again: a cache is never a reason to fail.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ log = logging.getLogger("groundling")
 _TABLE = """CREATE TABLE IF NOT EXISTS looks (
     path TEXT PRIMARY KEY, bytes INTEGER, mtime_ns INTEGER, rules TEXT,
     width INTEGER, height INTEGER, has_more_frames INTEGER, digest BLOB, sketch BLOB)"""
+_SOUND = "CREATE TABLE IF NOT EXISTS sound (path TEXT PRIMARY KEY, bytes INTEGER, mtime_ns INTEGER, rules TEXT)"
 _COLUMNS = "path, bytes, mtime_ns, rules, width, height, has_more_frames, digest, sketch"
 _ASKED_AT_ONCE = 500  # of the 999 values that an old SQLite takes
 _PATIENCE = 5.0  # seconds to wait for another process
@@ -112,6 +114,30 @@ def keep_looks(looks: Mapping[Stamp, KeptLook]) -> None:
         with closing(_connect(file)) as connection, connection:
             connection.execute(_TABLE)
             connection.executemany(f"REPLACE INTO looks ({_COLUMNS}) VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
+
+def is_known_sound(stamp: Stamp) -> bool:
+    """Whether all pictures in a file of many were found to be sound, and it has not changed since."""
+    file = cache_file()
+    if file is None or not file.is_file():
+        return False
+    with _failing_softly(file), closing(_connect(file)) as connection:
+        connection.execute(_SOUND)
+        query = "SELECT 1 FROM sound WHERE path = ? AND bytes = ? AND mtime_ns = ? AND rules = ?"
+        return connection.execute(query, (*stamp, RULES)).fetchone() is not None
+    return False
+
+
+def keep_sound(stamp: Stamp) -> None:
+    """Keep that all pictures in a file of many are sound."""
+    file = cache_file()
+    if file is None:
+        return
+    with _failing_softly(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with closing(_connect(file)) as connection, connection:
+            connection.execute(_SOUND)
+            connection.execute("REPLACE INTO sound (path, bytes, mtime_ns, rules) VALUES (?, ?, ?, ?)", (*stamp, RULES))
 
 
 def _connect(file: Path) -> sqlite3.Connection:

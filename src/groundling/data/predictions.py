@@ -5,6 +5,8 @@ list. One entry of either (made by hand; the first also has an `id`):
 
     {"image": "photos/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
      "boxes": [[460, 635, 513, 669]], "labels": ["ghost"], "scores": [0.93], "points": [], "text": "...", "flaw": null}
+
+Of a question whose picture could not be read, `predict` has all but `image` and `question` null, and an `error`.
 """
 
 from __future__ import annotations
@@ -49,7 +51,21 @@ def scan_predictions(path: str | Path, *, images: str | Path | None = None) -> S
 
 
 def read_entries(file: Path) -> Iterator[tuple[int, Any]]:
-    """Number and value of every line, or of every entry of a list; a line that is no JSON is its RecordError."""
+    """Number and value of every line, or of every entry of a list.
+
+    RecordError takes the place of a value: of a line that is no JSON, and of a question that was not answered.
+    """
+    for line, entry in _parse_entries(file):
+        yield line, _why_unanswered(entry) or entry
+
+
+def _why_unanswered(entry: Any) -> RecordError | None:
+    if not isinstance(entry, dict) or entry.get("boxes") is not None or not isinstance(entry.get("error"), str):
+        return None
+    return RecordError(f"not answered: {entry['error']}")
+
+
+def _parse_entries(file: Path) -> Iterator[tuple[int, Any]]:
     raw = file.read_bytes()
     if raw.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         yield from enumerate(_parse_or_error(raw, is_list=True), start=1)

@@ -34,13 +34,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from groundling.data.record import Record, Scan, parse_json, read_record, record_to_json, scan_records
+from groundling.data.record import Record, Rejected, Scan, parse_json, read_record, record_to_json, scan_records
 from groundling.errors import RecordError, SettingsError
 from groundling.geometry.images import read_frame
 from groundling.geometry.packed import read_stored
 
 if TYPE_CHECKING:
-    from pyarrow import Schema
+    from pyarrow import Schema, Table
+    from pyarrow.parquet import ParquetFile
 
 VERSION = 1
 GROUP_BYTES = 4 * 2**20  # of the pictures of a row group; one more picture may reach beyond
@@ -53,7 +54,7 @@ _TEXTS = ["width", "height", "records"]  # all but the pictures
 def open_records(path: str | Path, *, allow_absolute: bool = False) -> Scan:
     """What a record file holds, or a folder of shards; RecordError where there is neither."""
     if Path(path).is_dir():
-        return Scan(open_shards(path), [])
+        return scan_shards(path)
     return scan_records(path, allow_absolute=allow_absolute)
 
 
@@ -103,7 +104,15 @@ class Shards(LazyRecords):
 
     def __iter__(self) -> Iterator[Record]:
         for group in range(len(self.group_files)):
-            yield from read_group(self, group)
+            if self.firsts[self.groups[group]] < self.firsts[self.groups[group + 1]]:
+                yield from read_group(self, group)
+
+    def read_in_turn(self, numbers: np.ndarray) -> Iterator[Record]:
+        """The records of these numbers; where they go up each row group is read once."""
+        groups = self.groups_of(self.rows_of(numbers))
+        firsts = self.firsts[self.groups[groups]]
+        for group, first, number in zip(groups.tolist(), firsts.tolist(), numbers.tolist(), strict=True):
+            yield read_group(self, group)[number - first]
 
     def rows_of(self, numbers: np.ndarray) -> np.ndarray:
         """The rows that records stand in: the same for those about one picture."""
@@ -113,9 +122,33 @@ class Shards(LazyRecords):
         """The row groups that rows stand in."""
         return np.searchsorted(self.groups, rows, side="right") - 1
 
+    def pictures_in(self, group: int) -> list[Path]:
+        """The pictures of a row group's records, in order."""
+        file, first = self.file_of(group)
+        rows = np.arange(self.groups[group], self.groups[group + 1])
+        return [file / str(row - first) for row in rows[self.has_picture[rows]].tolist()]
+
+    def file_of(self, group: int) -> tuple[Path, int]:
+        """The shard that a row group is in, and the number of that shard's first row."""
+        number = int(self.group_files[group])
+        return self.files[number], int(self.groups[np.searchsorted(self.group_files, number)])
+
 
 def open_shards(folder: str | Path) -> Shards:
     """The records of a folder of shards. RecordError where one of them is missing, damaged or of another set."""
+    shards, rejected = scan_shards(folder)
+    if rejected:
+        raise RecordError(f"{len(rejected)} records of {folder} cannot be read; the first: {rejected[0].reason}")
+    assert isinstance(shards, Shards)
+    return shards
+
+
+def scan_shards(folder: str | Path) -> Scan:
+    """The records of a folder of shards, as `Shards`, and those whose row group is damaged, which it passes over.
+
+    A rejected one is named `SHARD.parquet/ROW`, its line the place in that row, from 1. RecordError where a file is
+    missing, of another set, or no whole Parquet file. Pictures are not looked at here.
+    """
     folder = Path(folder)
     files = sorted(folder.glob("*.parquet"))
     if not files:
@@ -127,16 +160,16 @@ def open_shards(folder: str | Path) -> Shards:
     _refuse_mixture(folder, notes)
     files = sorted(files, key=lambda file: notes[file].number)
     parts = [_read_index(file, notes[file]) for file in files]
-    rows = [part.counts for part in parts]
-    return Shards(
+    shards = Shards(
         folder=folder,
         files=tuple(files),
         set=notes[files[0]].set,
-        firsts=_starts(np.concatenate(rows)),
+        firsts=_starts(np.concatenate([part.counts for part in parts])),
         groups=_starts(np.concatenate([part.group_rows for part in parts])),
         group_files=np.repeat(np.arange(len(files)), [len(part.group_rows) for part in parts]),
         has_picture=np.concatenate([part.has_picture for part in parts]),
     )
+    return Scan(shards, [bad for part in parts for bad in part.rejected])
 
 
 class Note(NamedTuple):
@@ -187,25 +220,56 @@ def _refuse_mixture(folder: Path, notes: dict[Path, Note]) -> None:
 
 
 class _Index(NamedTuple):
-    counts: np.ndarray  # (rows,): records
+    counts: np.ndarray  # (rows,): records that can be read
     group_rows: np.ndarray  # (groups,)
     has_picture: np.ndarray  # (rows,)
+    rejected: list[Rejected]
 
 
 def _read_index(file: Path, note: Note) -> _Index:
-    """Where the records of a shard stand; no picture is read."""
+    """Where the records of a shard stand; each row group's are read once to see that they are whole, no picture is."""
     from pyarrow.parquet import ParquetFile
 
+    counts, group_rows, has_picture, rejected = list[np.ndarray](), list[int](), list[np.ndarray](), list[Rejected]()
     try:
         with ParquetFile(file, page_checksum_verification=True) as table:
-            groups = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
-            columns = table.read(["width", "count"], use_threads=False)
+            for group in range(table.num_row_groups):
+                group_rows.append(table.metadata.row_group(group).num_rows)
+                found = _read_columns(table, group, ["count", *_TEXTS])
+                if isinstance(found, Exception):
+                    rejected += _reject_group(table, group, file, sum(group_rows[:-1]), found)
+                    counts.append(np.zeros(group_rows[-1], dtype=np.int32))
+                    has_picture.append(np.zeros(group_rows[-1], dtype=bool))
+                else:
+                    counts.append(found["count"].to_numpy())
+                    has_picture.append(found["width"].is_valid().to_numpy())
     except _damage() as error:
         raise _damaged(file, error) from None
-    counts, has_picture = columns["count"].to_numpy(), columns["width"].is_valid().to_numpy()
-    if (counts.sum(), has_picture.sum()) != (note.records, note.pictures):
-        raise RecordError(f"{file} holds {counts.sum()} records, and says {note.records}; write the set anew")
-    return _Index(counts, np.array(groups), has_picture)
+    index = _Index(np.concatenate(counts), np.array(group_rows), np.concatenate(has_picture), rejected)
+    if not rejected and (index.counts.sum(), index.has_picture.sum()) != (note.records, note.pictures):
+        raise RecordError(f"{file} holds {index.counts.sum()} records, and says {note.records}; write the set anew")
+    return index
+
+
+def _read_columns(table: ParquetFile, group: int, columns: list[str]) -> Table | Exception:
+    """Columns of a row group, or what is wrong with them."""
+    try:
+        found = table.read_row_group(group, columns=columns, use_threads=False)
+    except _damage() as error:
+        return error
+    is_whole = all(found[name].null_count == 0 for name in ("count", "records") if name in columns)
+    return found if is_whole else ValueError("a row says nothing")
+
+
+def _reject_group(table: ParquetFile, group: int, file: Path, first_row: int, error: Exception) -> Iterator[Rejected]:
+    """The records of a damaged row group, by number as far as these are still known; else one a row."""
+    counted = _read_columns(table, group, ["count"])
+    counts = None if isinstance(counted, Exception) else counted["count"].to_pylist()
+    rows = range(first_row, first_row + table.metadata.row_group(group).num_rows)
+    reason = str(_damaged(file, f"rows {rows[0]} to {rows[-1]} cannot be read ({error})"))
+    for place, row in enumerate(rows):
+        lines = [None] if counts is None else range(1, counts[place] + 1)
+        yield from (Rejected(f"{file}/{row}", line, reason) for line in lines)
 
 
 @lru_cache(maxsize=KEPT_GROUPS)
@@ -213,8 +277,8 @@ def read_group(shards: Shards, group: int) -> Sequence[Record]:
     """The records of a row group. RecordError where it is damaged, or its file was changed since the set was opened."""
     from pyarrow.parquet import ParquetFile
 
-    number = int(shards.group_files[group])
-    file, first_group = shards.files[number], int(np.searchsorted(shards.group_files, number))
+    file, file_row = shards.file_of(group)
+    first_group = int(np.searchsorted(shards.group_files, shards.group_files[group]))
     try:
         with ParquetFile(file, page_checksum_verification=True) as table:
             note = (table.metadata.metadata or {}).get(_NOTE, b"{}")
@@ -223,18 +287,21 @@ def read_group(shards: Shards, group: int) -> Sequence[Record]:
         raise _damaged(file, error) from None
     if parse_json(note).get("set") != shards.set:
         raise RecordError(f"{file} was written anew while it was being read; start again")
-    first_row, file_row = int(shards.groups[group]), int(shards.groups[first_group])
+    first_row = int(shards.groups[group])
     records: list[Record] = []
     for row, (width, height, lines) in enumerate(zip(*texts.values(), strict=True), start=first_row):
-        image = None if width is None else file / str(row - file_row)
+        path = file / str(row - file_row)
         size = {} if width is None else {"width": width, "height": height}
         numbers = range(int(shards.firsts[row]), int(shards.firsts[row + 1]))
-        for number, value in zip(numbers, parse_json(lines), strict=True):
-            records.append(read_record(value | size, image, shards.folder, number + 1))
+        try:
+            for number, value in zip(numbers, parse_json(lines), strict=True):
+                records.append(read_record(value | size, None if width is None else path, shards.folder, number + 1))
+        except (RecordError, TypeError, ValueError) as error:  # its page is whole, so this is what was written
+            raise RecordError(f"{path}: {error}; write the set anew") from None
     return records
 
 
-def _damaged(file: Path, error: Exception) -> RecordError:
+def _damaged(file: Path, error: object) -> RecordError:
     return RecordError(f"{file} is damaged: {error}; bring it again, or write the set anew")
 
 

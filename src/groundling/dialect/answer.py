@@ -25,7 +25,7 @@ import numpy as np
 
 from groundling.dialect.family import AnswerForm, find_family
 from groundling.dialect.prompt import Piece
-from groundling.dialect.score import Extent, Reading, Written
+from groundling.dialect.score import SCORE_DIGITS, Extent, Reading, Written
 from groundling.errors import SettingsError
 from groundling.geometry.boxes import Boxes, Points, iou
 from groundling.geometry.frame import Frame
@@ -57,7 +57,8 @@ class Answer:
 
     `labels` belong to the boxes, then to the points, in order; `scores` is (N,) in 0..1, one a box, or None where the
     model's probabilities are not known. `text` is the raw answer, `flaw` None or a code of FLAWS, `seen` the frame that
-    the model saw. `none_score` is the probability of an answer that there is nothing, None for any other.
+    the model saw. `none_score` is the probability of an answer that there is nothing, None for any other. `is_full`:
+    the model would have gone on, had there been room.
     """
 
     boxes: Boxes
@@ -68,6 +69,7 @@ class Answer:
     seen: Frame
     scores: np.ndarray | None = None
     none_score: float | None = None
+    is_full: bool = False
 
     def to(self, frame: Frame) -> Answer:
         """The same answer with its boxes and points in another frame of the picture."""
@@ -224,14 +226,15 @@ def read_answer(text: str, *, family: str, seen: Frame, written: Sequence[Writte
         flaw=min(flaws, key=list(FLAWS).index, default=None),
         seen=seen,
         scores=reading and _score_boxes(placed, reading),
-        none_score=reading.score_text(start, len(text)) if reading and is_none else None,
+        none_score=round(reading.score_text(start, len(text)), SCORE_DIGITS) if reading and is_none else None,
     )
 
 
 def _score_boxes(placed: Sequence[tuple[Item, Extent]], reading: Reading) -> np.ndarray:
     """(N,), one a box."""
     boxes = [(item.numbers, extent) for item, extent in placed if len(item.numbers) == 4]
-    return np.array([reading.score_box(extent, (box[2] - box[0], box[3] - box[1])) for box, extent in boxes])
+    scores = [reading.score_box(extent, (box[2] - box[0], box[3] - box[1])) for box, extent in boxes]
+    return np.array(scores, dtype=np.float64).round(SCORE_DIGITS)
 
 
 def read_items(text: str) -> list[Item]:

@@ -17,6 +17,9 @@ from typing import NamedTuple
 NEAR = 1 / 8
 """Share of its box's side that a number may be off: with all four off so far, IoU is still 0.56 or more."""
 
+SCORE_DIGITS = 5
+"""Of a score: in later ones it shows which questions were answered side by side."""
+
 
 class Chance(NamedTuple):
     """What a model thought of a token that it was asked for: probabilities among all its tokens."""

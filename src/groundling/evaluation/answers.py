@@ -21,13 +21,14 @@ LOG_NAME = "answers-*.jsonl.partial"  # * is a hash of what they are answers to,
 
 
 class KeptAnswer(NamedTuple):
-    """The text answered to a record, its picture's size as the model saw it and as it is, and how sure it was."""
+    """The text answered to a record, its picture's size as the model saw it and as it is, and what else is known."""
 
     text: str
     seen: Frame
     original: Frame
     scores: list[float]  # of the boxes
     none_score: float | None
+    is_full: bool
 
 
 class AnswerLog:
@@ -93,8 +94,8 @@ def _write(path: Path, heading: str, kept: Mapping[int, KeptAnswer]) -> None:
 
 def _to_line(place: int, answer: KeptAnswer) -> str:
     sizes = {"seen": answer.seen.size_wh, "original": answer.original.size_wh}
-    sure = {"scores": answer.scores, "none_score": answer.none_score}
-    return json.dumps({"place": place, "text": answer.text} | sizes | sure) + "\n"
+    known = {"scores": answer.scores, "none_score": answer.none_score, "is_full": answer.is_full}
+    return json.dumps({"place": place, "text": answer.text} | sizes | known) + "\n"
 
 
 def _read(path: Path, heading: str, questions: int) -> dict[int, KeptAnswer]:
@@ -108,7 +109,8 @@ def _read(path: Path, heading: str, questions: int) -> dict[int, KeptAnswer]:
                 place, text = found["place"], found["text"]
                 scores = [float(score) for score in found["scores"]]
                 none_score = None if found["none_score"] is None else float(found["none_score"])
-                answer = KeptAnswer(text, Frame(*found["seen"]), Frame(*found["original"]), scores, none_score)
+                sizes = Frame(*found["seen"]), Frame(*found["original"])
+                answer = KeptAnswer(text, *sizes, scores, none_score, bool(found["is_full"]))
             except (ValueError, TypeError, KeyError, RecursionError):
                 break
             if type(place) is not int or not 0 <= place < questions or not isinstance(text, str):

@@ -18,15 +18,17 @@ from groundling.dialect.prompt import check_template, write_prompt
 from groundling.errors import ContractError, ImageError, ServerError, SettingsError
 from groundling.evaluation.calibration import Calibration, Reply, differences, measure
 from groundling.evaluation.cards import MEDIA_TYPE, draw_cards
-from groundling.evaluation.conventions import LARGEST_SHOWN, find_family
+from groundling.evaluation.conventions import LARGEST_SHOWN
+from groundling.evaluation.fitting import find_family
 from groundling.inference.predict import Grounder, Question, load_checkpoint
-from groundling.inference.server import Server, Turn, connect
+from groundling.inference.server import Server, Turn, connect, keep_box_tokens
 from groundling.model.contract import CONTRACT_FILE, Contract, installed_versions, write_contract
 from groundling.model.load import find_checkpoint
 
 Progress = Callable[[int, int], None]
 
 MAX_NEW_TOKENS = 512
+MOST_IN_A_ROW = 8  # cards without a reply: more than there are of those that are large
 DEFAULT_TEMPLATE = FAMILIES["qwen2_5_vl"].prompt_template  # plain English, that any model understands
 
 
@@ -128,21 +130,24 @@ def ask_server(
 ) -> Calibration:
     """The convention of a served model, which gets each card's file as it is, its EXIF included.
 
-    It is asked in the words of `template`, of the contract that it is held `against`, or in plain ones. ServerError
-    where the first card brings no reply; a later one without a reply is counted.
+    It is asked in the words of `template`, of the contract that it is held `against`, or in plain ones. A card without
+    a reply is counted. ServerError where the first brings none, or MOST_IN_A_ROW of them: the server is gone.
     """
     words = template or (against.prompt_template if against else DEFAULT_TEMPLATE)
     system = against.system_prompt if against else None
+    extra = keep_box_tokens(against.answer_form) if against else {}
     cards = draw_cards()
     replies: list[Reply] = []
     for card in cards:
         turn = Turn(card.file, MEDIA_TYPE, write_prompt(words, card.question), system)
         seen = resize_within(card.upright, against.budget) if against else None
         try:
-            replies.append(Reply(card, server.answer(turn, max_tokens=max_new_tokens), seen))
+            replies.append(Reply(card, server.answer(turn, max_tokens=max_new_tokens, extra=extra), seen))
         except ServerError as error:
-            if not any(reply.text is not None for reply in replies):
+            if not replies:
                 raise
+            if all(reply.text is None for reply in replies[1 - MOST_IN_A_ROW :]):
+                raise ServerError(f"{error} ({MOST_IN_A_ROW} times in a row, after it had answered)") from None
             replies.append(Reply(card, None, seen, str(error)))
         if progress is not None:
             progress(len(replies), len(cards))
@@ -156,16 +161,17 @@ def derive_from_server(found: Calibration, template: str) -> Contract:
     """The contract of a served model that writes pixels of the resized picture.
 
     Its budget is no larger than the largest card: by that much pictures are seen as they are sent, whatever more the
-    server may take. ContractError for one of another convention: its family cannot be told, or thousandths tell no
-    budget.
+    server may take. ContractError for one of another convention, which no contract can say, and for thousandths, which
+    tell neither the family nor the budget.
     """
     fit = found.fit
     assert fit is not None and fit.is_found, "a convention was found"
     family, budget = find_family(fit), fit.best.budget
     if family is None or budget is None:
         raise ContractError(
-            "no contract can be made of these answers: they do not tell the family and the budget; "
-            "calibrate the model's folder in place of its server"
+            "these answers do not tell the family and the budget; calibrate the model's folder in place of its server"
+            if fit.is_sayable
+            else "none says what these answers count, and in which order"
         )
     return Contract(
         family=family.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from groundling.dialect.answer import read_items
 from groundling.dialect.family import AnswerForm
 from groundling.evaluation.cards import Card
-from groundling.evaluation.conventions import (
-    CLOSE,
-    MEANINGS,
-    Fit,
-    Heard,
-    Numbers,
-    Trial,
-    Turned,
-    fit_convention,
-)
+from groundling.evaluation.conventions import MEANINGS, POINT_ORDERS, Order, Turned
+from groundling.evaluation.fitting import CLOSE, Fit, Trial, fit_convention
+from groundling.evaluation.heard import Heard, read_numbers
 from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import Frame
 from groundling.model.contract import Contract
@@ -44,7 +35,7 @@ class Calibration:
 
     model: str
     replies: Sequence[Reply]
-    heard: Sequence[Heard]  # what could be read of them
+    heard: Sequence[Heard]  # what could be read of them: all boxes, or all points, whichever is more
     fit: Fit | None  # None: too little could be read
     answer_form: AnswerForm | None  # in which most are written
 
@@ -53,14 +44,26 @@ class Calibration:
         """Whether one convention explains the answers, and no other would."""
         return self.fit is not None and self.fit.is_found
 
+    @property
+    def is_of_points(self) -> bool:
+        """Whether what was heard are points."""
+        return bool(self.heard) and self.heard[0].is_point
+
+    @property
+    def things(self) -> str:
+        """What was heard: boxes, or points."""
+        return "points" if self.is_of_points else "boxes"
+
 
 def measure(model: str, replies: Sequence[Reply], *, turns: Sequence[Turned] = ("upright", "stored")) -> Calibration:
     """What replies tell."""
-    heard = [
+    read = [
         Heard(reply.card, numbers, reply.seen)
         for reply in replies
         if reply.text is not None and (numbers := read_numbers(reply.text)) is not None
     ]
+    points = sum(each.is_point for each in read)
+    heard = [each for each in read if each.is_point == (2 * points > len(read))]
     forms = Counter[AnswerForm](form for reply in replies if reply.text and (form := _form_of(reply.text)))
     return Calibration(
         model=model,
@@ -69,31 +72,6 @@ def measure(model: str, replies: Sequence[Reply], *, turns: Sequence[Turned] = (
         fit=fit_convention(heard, turns),
         answer_form=forms.most_common(1)[0][0] if forms else None,
     )
-
-
-# ---- reading ---------------------------------------------------------------------------------------------------
-
-_NUMBER = r"-?\d+(?:\.\d+)?"
-_BETWEEN = r"[\s,;()\[\]<>|_]+(?:loc_?)?"
-_FOUR = re.compile(rf"(?<![\d.]){_NUMBER}(?:{_BETWEEN}{_NUMBER}){{3}}(?![\d.])", re.ASCII)
-_LONGEST = 100_000  # characters of an answer that are looked through
-_MOST = 1e6  # no coordinate of a card is so large in any convention
-
-
-def read_numbers(text: str) -> Numbers | None:
-    """The first four numbers of an answer that may be a box, in its own order and units; None where there are none.
-
-    What the reader of answers takes, or else four numbers in a row with nothing but brackets and commas between them.
-    """
-    text = text[:_LONGEST]
-    boxes = [item.numbers for item in read_items(text) if len(item.numbers) == 4]
-    if not boxes:
-        match = _FOUR.search(text.rpartition("</think>")[2])
-        boxes = [tuple(map(float, re.findall(_NUMBER, match.group())))] if match else []
-    first = next(iter(boxes), None)
-    if first is None or len(first) != 4 or max(map(abs, first)) > _MOST:
-        return None
-    return first
 
 
 _BEGINNINGS: dict[str, AnswerForm] = {"```": "fenced", "[": "list", "{": "bare", "<|": "tokens"}
@@ -119,7 +97,7 @@ def differences(found: Calibration, contract: Contract) -> list[str]:
     said: list[str] = []
     expected = "seen" if contract.coordinates == "seen_pixels" else contract.coordinates
     if counts != expected:
-        said.append(f"its numbers count {MEANINGS[counts]}, the contract says {MEANINGS[expected]}")
+        said.append(f"its numbers count {fit.best.likeliest.meaning}, the contract says {MEANINGS[expected]}")
     elif fit.best.budget is not None:  # so it is told from the contract's own frames
         least, most = contract.min_pixels, contract.max_pixels
         budget = fit.best.budget
@@ -128,12 +106,18 @@ def differences(found: Calibration, contract: Contract) -> list[str]:
             f"the contract says {least} to {most}"
         )
     if order != "xyxy":
-        said.append(f"its boxes are {order}, a contract's are xyxy")
+        here, there = describe_order(found, order), describe_order(found, "xyxy")
+        said.append(f"its {found.things} are {here}, a contract's are {there}")
     if turned != "upright":
         said.append("it does not turn pictures upright; send them so")
     if found.answer_form not in (None, contract.answer_form):
         said.append(f"it writes answers of the form {found.answer_form}, the contract says {contract.answer_form}")
     return said
+
+
+def describe_order(found: Calibration, order: Order) -> str:
+    """The order of the numbers, as letters."""
+    return POINT_ORDERS[order] if found.is_of_points else order
 
 
 EDGES = {"the first pixels outside a box (half-open)": 0, "the last pixels inside a box (closed)": -1}
@@ -146,7 +130,7 @@ def describe_edges(found: Calibration) -> str | None:
     By the median of how much wider and higher than the truth the answers are, in units of their own numbers.
     """
     fit = found.fit
-    if fit is None or not fit.explains or fit.best.kind[0] not in ("seen", "original"):
+    if fit is None or not fit.explains or found.is_of_points or fit.best.kind[0] not in ("seen", "original"):
         return None
     excess = [
         _sides(place, each, fit.best) - _sides(each.card.box.xyxy[0], each, fit.best)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from groundling.dialect.family import Budget
-from groundling.evaluation.calibrate import Outcome
-from groundling.evaluation.calibration import Calibration, describe_edges, read_numbers
-from groundling.evaluation.conventions import FEWEST, LARGEST_SHOWN, MEANINGS, Fit, Trial
+from groundling.evaluation.calibrate import MAX_NEW_TOKENS, Outcome
+from groundling.evaluation.calibration import Calibration, describe_edges, describe_order
+from groundling.evaluation.conventions import LARGEST_SHOWN, Order, write_conversion
+from groundling.evaluation.fitting import FEWEST, Fit, Trial
+from groundling.evaluation.heard import read_numbers
 
 
 def describe(outcome: Outcome) -> str:
@@ -23,35 +25,64 @@ def describe(outcome: Outcome) -> str:
 def _describe_found(found: Calibration) -> str:
     unreadable = [reply.text for reply in found.replies if reply.text is not None and read_numbers(reply.text) is None]
     troubled = [reply.trouble for reply in found.replies if reply.trouble]
-    lines = [f"{len(found.replies)} questions, {len(found.heard)} answers that hold a box"]
+    lines = [f"{len(found.replies)} questions, {len(found.heard)} answers that hold a {_one(found)}"]
     if unreadable:
         lines.append(f"{len(unreadable)} without one, such as {_shorten(unreadable[0])}")
+    if thoughts := sum(text.startswith("<think>") and "</think>" not in text for text in unreadable):
+        lines.append(f"{thoughts} thought for all of their {MAX_NEW_TOKENS} tokens; serve the model without thinking")
     if troubled:
         lines.append(f"{len(troubled)} without an answer: {troubled[0]}")
     fit = found.fit
     if fit is None:
-        return "\n".join([*lines, f"none fits: {FEWEST} boxes at least tell a convention"])
-    lines += [f"best:   {_describe_trial(fit.best)}", f"second: {_describe_trial(fit.second)}"]
+        return "\n".join([*lines, f"none fits: {FEWEST} boxes or points at least tell a convention"])
+    lines += [f"best:   {_describe_trial(found, fit.best)}", f"second: {_describe_trial(found, fit.second)}"]
     wins, of = fit.best.against(fit.second)
     lines.append(f"the best is the closer one for {wins} of the {of} answers that the two place differently")
     if not fit.explains:
         return "\n".join([*lines, "none fits: no convention explains half of the answers; does the model see?"])
     if fit.rivals:
-        others = "; ".join(_describe_convention(trial) for trial in fit.rivals)
+        others = "; ".join(_describe_convention(found, trial) for trial in fit.rivals)
         return "\n".join([*lines, f"several fit: the answers do not tell the best from {others}"])
-    if fit.best.budget:
+    if fit.best.is_tuned:
         lines.append(_describe_resizing(fit))
+    if conversion := describe_conversion(found, fit.best):
+        lines.append(f"in pixels of the picture: {conversion}")
+    if not fit.is_sayable:
+        lines.append(
+            "no contract of groundling says this, for they say pixels of the resized picture or thousandths of its "
+            "sides, x first: read the answers by the line above"
+        )
     if edges := describe_edges(found):
         lines.append(f"right and bottom edges: {edges}")
     return "\n".join([*lines, f"answer form: {found.answer_form or 'none of ours'}"])
 
 
-def _describe_convention(trial: Trial) -> str:
+def _one(found: Calibration) -> str:
+    return "point" if found.is_of_points else "box"
+
+
+def _describe_convention(found: Calibration, trial: Trial) -> str:
     """In words: what the numbers count, their order, and whether EXIF was heeded."""
-    counts, order, turned = trial.kind
     within = f" within {_describe_budget(trial.budget)}" if trial.budget else ""
-    exif = "upright" if turned == "upright" else "as stored, EXIF not heeded"
-    return f"{MEANINGS[counts]}{within}, {order}, pictures {exif}"
+    exif = "upright" if trial.turned == "upright" else "as stored, EXIF not heeded"
+    return f"{trial.likeliest.meaning}{within}, {describe_order(found, trial.order)}, pictures {exif}"
+
+
+_READING: dict[Order, str] = {
+    "xyxy": "",
+    "yxyx": "; y is said before x",
+    "xywh": "; the last two are width and height, by the same factors",
+    "cxcywh": "; x and y are of the middle, the last two are width and height, by the same factors",
+}
+
+
+def describe_conversion(found: Calibration, trial: Trial) -> str | None:
+    """How the numbers become pixels of the picture; None for pixels of a resized one, whose frame a budget tells."""
+    formula = write_conversion(trial.likeliest)
+    if formula is None:
+        return None
+    upright = "" if trial.turned == "upright" else "; of the picture as it is stored: send it upright"
+    return f"{formula}{_READING[trial.order]}{upright}"
 
 
 def _describe_budget(budget: Budget) -> str:
@@ -60,15 +91,18 @@ def _describe_budget(budget: Budget) -> str:
     return f"{budget.min_pixels} to {budget.max_pixels} pixels"
 
 
-def _describe_trial(trial: Trial) -> str:
+def _describe_trial(found: Calibration, trial: Trial) -> str:
     fits = f"{trial.explained} of {len(trial.errors)} answers fit"
-    return f"{_describe_convention(trial)}: {fits}, median error {trial.median_px:.1f} px"
+    return f"{_describe_convention(found, trial)}: {fits}, median error {trial.median_px:.1f} px"
 
 
 def _describe_resizing(fit: Fit) -> str:
-    """How exactly a budget is told, and the side of a token."""
+    """How exactly a size or a budget is told, and the side of a token."""
     most = fit.most_pixels
-    assert most is not None
+    if most is None:
+        assert fit.sizes is not None, "a size was found by trying"
+        least, largest = fit.sizes
+        return f"the size may be {least} to {largest} by these answers" if least < largest else f"the size is {least}"
     told = "" if most[1] >= LARGEST_SHOWN else f", its most may be {most[0]} to {most[1]} by these answers"
     return f"resized to whole tokens of {fit.best.side} pixels a side{told}"
 
@@ -88,11 +122,14 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "read": len(found.heard),
         "failed": sum(reply.text is None for reply in found.replies),
         "is_found": found.is_found,
+        "things": found.things,
         "best": fit and _trial_to_json(fit.best),
         "second": fit and _trial_to_json(fit.second),
         "rivals": [_trial_to_json(trial) for trial in fit.rivals] if fit else [],
         "closer": fit and dict(zip(("answers", "of"), fit.best.against(fit.second), strict=True)),
         "max_pixels": fit and fit.most_pixels,
+        "sizes": fit and fit.sizes,
+        "conversion": (fit and fit.is_found and describe_conversion(found, fit.best)) or None,
         "edges": describe_edges(found),
         "answer_form": found.answer_form,
         "differences": outcome.differences,
@@ -115,6 +152,7 @@ def _trial_to_json(trial: Trial) -> dict[str, Any]:
         "min_pixels": budget and budget.min_pixels,
         "max_pixels": budget and budget.max_pixels,
         "token_side": trial.side,
+        "size": trial.likeliest.size,
         "explained": trial.explained,
         "of": len(trial.errors),
         "median_px": round(trial.median_px, 3),

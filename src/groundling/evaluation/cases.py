@@ -52,6 +52,7 @@ class Case:
     is_raw: bool  # whether `numbers` come from the text, hence are neither clipped nor put in order
     points: int = 0  # answered points, beside the boxes
     orientation: int = 1  # of the picture's file, where it is at hand
+    is_full: bool = False  # whether the answer would have gone on, had there been room
 
     @property
     def truth(self) -> Boxes:
@@ -152,6 +153,7 @@ def _case_of(prediction: Prediction, family: str | None, reading: Reading) -> Ca
         is_raw=numbers.is_raw,
         points=len(answer.points),
         orientation=found[1] if found else 1,
+        is_full=answer.is_full,
     )
 
 
@@ -213,6 +215,7 @@ def _read_case(row: Any, line: int, waiting: _Waiting, reading: Reading) -> Case
         is_raw=numbers.is_raw,
         points=points,
         orientation=found[1] if found else 1,
+        is_full=row.get("full") is True,
     )
 
 

@@ -8,7 +8,7 @@ Tests, 2000).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,18 +76,22 @@ def _difference_interval(sums: _Sums, seed: int, draws: int) -> np.ndarray:
 
 def _swap_p(sums: _Sums, real: np.ndarray, seed: int, draws: int) -> np.ndarray:
     """(K,) two-sided p values: the share of swappings, the real one counted, with a difference at least as large."""
-    pictures = len(sums.old_earned)
-    generator = np.random.default_rng(seed)
     as_large = np.ones(len(real))
-    for rows in blocks(draws, pictures):
-        swaps = generator.integers(0, 2, (rows, pictures)).astype(np.float64)
-        earned = swaps @ (sums.new_earned - sums.old_earned)  # what moves from after to before
-        possible = swaps @ (sums.new_possible - sums.old_possible)
+    for swapped in swaps(len(sums.old_earned), draws, seed):
+        earned = swapped @ (sums.new_earned - sums.old_earned)  # what moves from after to before
+        possible = swapped @ (sums.new_possible - sums.old_possible)
         difference = divide(sums.new_earned.sum(axis=0) - earned, sums.new_possible.sum(axis=0) - possible) - divide(
             sums.old_earned.sum(axis=0) + earned, sums.old_possible.sum(axis=0) + possible
         )
         as_large += (np.abs(difference) >= real - 1e-12).sum(axis=0)  # equal ones, however they were rounded
     return np.where(np.isnan(real), np.nan, as_large / (draws + 1))
+
+
+def swaps(pictures: int, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """(rows, P) 1 where before and after of a picture change places, else 0, in blocks that make up `draws` rows."""
+    generator = np.random.default_rng(seed)
+    for rows in blocks(draws, pictures):
+        yield generator.integers(0, 2, (rows, pictures)).astype(np.float64)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -10,20 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from groundling.errors import RecordError
-from groundling.evaluation.change import Change, changes
+from groundling.evaluation.change import Change, changes, holm
 from groundling.evaluation.groups import Groups, change_by_class, change_by_size
 from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json, why_not_compared
-from groundling.evaluation.metrics import METRICS, Prediction, mark, worth_showing
+from groundling.evaluation.metrics import METRICS, Marks, Prediction, have_one_box, mark, worth_showing
+from groundling.evaluation.protocols import Protocol, find_protocol
+from groundling.evaluation.ranking import DETECTION, compare_detection
 from groundling.evaluation.report import Report, without_nan
 from groundling.page.page import show_change, show_p
 
-HEADLINES = (
-    "acc@0.5",
-    "f1@0.5",
-    "point_f1",
-    "none_recall",
-    "parse_rate",
-)  # the first that was measured gives the verdict
+HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
+"""The first that was measured gives the verdict, a protocol's own before them; accuracy where it is of all boxes."""
 
 _OWN = (
     "version",
@@ -48,7 +45,8 @@ class Pair(NamedTuple):
 class Comparison:
     """What `compare` returns. `metrics` are over the pairs alone, hence may differ from either report's own."""
 
-    metrics: dict[str, Change]
+    metrics: dict[str, Change]  # of METRICS and DETECTION
+    scored: bool | None  # whether AP ranks boxes by the answers' scores, not at 1.0 each; None without AP
     by_size: Groups
     by_class: Groups
     guard: GuardChange | None  # None unless both reports hold the same questions that are not grounding
@@ -73,7 +71,7 @@ class Comparison:
     @property
     def shown(self) -> dict[str, Change]:
         """The metrics that were measured and tell something: of points only where there is one."""
-        names = worth_showing([each for pair in self.pairs for each in pair])
+        names = [*worth_showing([each for pair in self.pairs for each in pair]), *DETECTION]
         return {name: self.metrics[name] for name in names if not math.isnan(self.metrics[name].difference)}
 
 
@@ -91,9 +89,13 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         )
     asked, answered = [pair.before for pair in pairs], [pair.after for pair in pairs]
     old, new = mark(asked), mark(answered)
-    metrics = dict(zip(METRICS, changes(old, new, seed=seed, draws=draws), strict=True))
+    rules = _find_rules(before, after)
+    ranked = {"use_scores": rules.use_scores, "as_said": rules.as_said} if rules else {}
+    detection = compare_detection(asked, answered, seed=seed, draws=draws, **ranked)
+    metrics = dict(zip(METRICS, changes(old, new, seed=seed, draws=draws), strict=True)) | detection.changes
     return Comparison(
         metrics=metrics,
+        scored=detection.scored,
         by_size=change_by_size(asked, old, new, seed=seed, draws=draws),
         by_class=change_by_class(asked, old, new, seed=seed, draws=draws),
         guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
@@ -102,11 +104,21 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
-        verdict=_verdict(metrics, pairs),
+        verdict=_verdict(metrics, pairs, _order_headlines(asked, rules), old),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
     )
+
+
+def _find_rules(before: Report, after: Report) -> Protocol | None:
+    """The protocol that both are under, if it is one."""
+    return find_protocol(before.protocol) if before.protocol and before.protocol == after.protocol else None
+
+
+def _order_headlines(predictions: Sequence[Prediction], rules: Protocol | None) -> list[str]:
+    own = [rules.headline] if rules else []
+    return [*own, *(name for name in HEADLINES if name != "acc@0.5" or have_one_box(predictions))]
 
 
 def _short(report: Report) -> str:
@@ -142,7 +154,10 @@ def _warning(before: Report, after: Report, paired: int) -> str | None:
 
 def _find_otherwise(before: Report, after: Report) -> dict[str, tuple[Any, Any]]:
     """What contracts and options say differently of how it was asked; what one report does not tell is left out."""
-    old, new = ({**report.contract, **(report.options or {})} for report in (before, after))
+    old, new = (
+        {**report.contract, **(report.options or {}), "protocol": report.protocol or "none"}
+        for report in (before, after)
+    )
     return {name: (old[name], new[name]) for name in old if name in new and old[name] != new[name] and name not in _OWN}
 
 
@@ -154,21 +169,41 @@ def _tell_both(name: str, before: Any, after: Any) -> str:
 # ---- in words and numbers --------------------------------------------------------------------------------------
 
 
-def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair]) -> str:
-    """One sentence on the headline metric. It is a difference only where the interval and the p value both say so."""
-    name = next((name for name in HEADLINES if not math.isnan(metrics[name].difference)), None)
-    if name is None:
+def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], headlines: Sequence[str], marks: Marks) -> str:
+    """One sentence on the headline metric, and which others say something else.
+
+    It is a difference only where the interval and the p value both say so. `marks` are of the first report.
+    """
+    names = [name for name in headlines if not math.isnan(metrics[name].difference)]
+    if not names:
         return "nothing was measured in both reports"
+    name = names[0]
     change = metrics[name]
     low, high = change.ci95
     interval = "" if math.isnan(low) else f" [{show_change(low, 2)}, {show_change(high, 2)}]"
     p = show_p(change.p)
     numbers = f"{name} {show_change(change.difference, 2)}{interval}, p {p if p.startswith('<') else '= ' + p}"
+    telling = worth_showing([each for pair in pairs for each in pair])
+    but = _tell_others(metrics, change, [other for other in names[1:] if other in telling])
     if change.is_seen():
-        return f"{'better' if change.difference > 0 else 'worse'}: {numbers}"
-    pictures = len({pair.after.record.image for pair in pairs})
-    asked = f"{_count(len(pairs), 'question')} about {_count(pictures, 'picture')}"
-    return f"no difference that {asked} can show: {numbers}"
+        return f"{'better' if change.difference > 0 else 'worse'}: {numbers}{but}"
+    counted = [pair for pair, is_one in zip(pairs, marks.applies(name), strict=True) if is_one]
+    pictures = len({pair.after.record.image for pair in counted})
+    asked = f"{_count(len(counted), 'question')} about {_count(pictures, 'picture')}"
+    return f"no difference that {asked} can show: {numbers}{but}"
+
+
+def _tell_others(metrics: dict[str, Change], head: Change, names: Sequence[str]) -> str:
+    """Those of other metrics that are seen to differ, and not the way of the first; corrected for their number."""
+    corrected = holm([metrics[name].p for name in names])
+    seen = [metrics[name].is_seen(p) for name, p in zip(names, corrected, strict=True)]
+    way = math.copysign(1, head.difference) if head.is_seen() else 0
+    told = [
+        f"{name} {show_change(metrics[name].difference, 2)}"
+        for name, is_seen in zip(names, seen, strict=True)
+        if is_seen and metrics[name].difference * way <= 0
+    ]
+    return f"; but {', '.join(told)}" if told else ""
 
 
 def _count(number: int, noun: str) -> str:
@@ -178,6 +213,7 @@ def _count(number: int, noun: str) -> str:
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     """`{metric: {before, after, difference, ci95, p}}`, and beside the metrics what was compared and what it says."""
     value = {name: change._asdict() for name, change in comparison.metrics.items()} | {
+        "scores": None if comparison.scored is None else "answers" if comparison.scored else "1.0",
         "by_size": _groups_to_json(comparison.by_size),
         "by_class": _groups_to_json(comparison.by_class),
         "guard": guard_change_to_json(comparison.guard),

@@ -15,6 +15,7 @@ from groundling.evaluation.groups import LEAST_PICTURES, Groups
 from groundling.evaluation.guard import GuardChange
 from groundling.evaluation.metrics import METRICS, accuracy_curve, mark
 from groundling.evaluation.plot import AXES, trace
+from groundling.evaluation.ranking import DETECTION, DRAWS
 from groundling.evaluation.report import write_json
 from groundling.page.markdown import escape, public_name, table
 from groundling.page.page import (
@@ -61,8 +62,9 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
         folder / "comparison.html",
         Path(__file__).with_name("compare.html.j2"),
         comparison=comparison,
-        words=METRICS,
+        words=METRICS | DETECTION,
         metrics=comparison.shown,
+        told=_told(comparison),
         reach=_reach(comparison),
         pictures=pictures,
         parts_of_all=_parts_of_all(comparison),
@@ -76,6 +78,18 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
     )
     text = comparison_to_markdown(comparison, pictures)
     (folder / "comparison.md").write_text(text, encoding="utf-8", errors="replace", newline="\n")
+
+
+def _told(comparison: Comparison) -> str:
+    """What interval and p value are, and how boxes were ranked."""
+    text = (
+        "The interval is that of the difference, 95 %, drawn by picture; p is the share of random swaps of before and "
+        "after that give a difference at least as large."
+    )
+    if comparison.scored is None:
+        return text
+    ranked = "by the answers' scores" if comparison.scored else "at 1.0 each, in the order of a hash of their question"
+    return f"{text} AP ranks boxes {ranked}, and its intervals and p values are of {DRAWS} draws."
 
 
 def _distinct_names(comparison: Comparison) -> tuple[str, str]:
@@ -216,10 +230,7 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
     if comparison.made_otherwise:
         yield f"> {escape(comparison.made_otherwise, 1000)}."
     yield change_table("metric", comparison.shown)
-    yield (
-        "The interval is that of the difference, drawn by picture; p is the share of random swaps of before and after "
-        "that give a difference at least as large."
-    )
+    yield _told(comparison)
     for part in _parts_of_all(comparison):
         yield f"## {part.title}"
         yield escape(part.note, 2000)

@@ -11,7 +11,8 @@ def describe_comparison(found: Comparison) -> str:
     for name, change in found.shown.items():
         low, high = change.ci95
         numbers = f"{change.before:7.3f} {change.after:7.3f} {change.difference:+7.3f}"
-        lines.append(f"{name:15} {numbers}  {low:+.3f} to {high:+.3f}  {change.p:.4f}")
+        interval = f"{low:+.3f} to {high:+.3f}" if low == low else "from one picture"
+        lines.append(f"{name:15} {numbers}  {interval}  {change.p:.4f}")
     for what, groups in (("size", found.by_size), ("class", found.by_class)):
         seen = [f"{group.name} {group.change.difference:+.3f}" for group in groups.groups if group.differs]
         if groups.groups:

@@ -27,7 +27,6 @@ from groundling.geometry.boxes import Boxes, iou
 MAX_BOXES = 100  # of one class to one question that AP looks at, the best first, as COCO
 AREAS = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, math.inf)}  # square pixels, COCO's
 ORDERS = 10
-SCORE_DIGITS = 4  # that rank boxes: in later ones it shows which questions were answered side by side
 _CLASSES_AT_ONCE = 200  # to bound memory: COCO keeps 101 precisions of each at every IoU and size
 MOST_BOXES_REORDERED = 10_000  # true and answered; AP of a larger set depends little on its order, and takes seconds
 
@@ -79,7 +78,7 @@ def measure_detection(
     Scores are used where every answered box has one. Questions with a point to find are left out. `as_said` takes every
     answered label at its word, as `classes.name_boxes` has it.
     """
-    predictions = sorted((one for one in predictions if not one.has_points), key=_hash_question)
+    predictions = sorted((one for one in predictions if not one.has_points), key=hash_question)
     named = name_all(predictions, as_said=as_said)
     names = _list_classes(named)
     truth = _gather([one.truth for one in predictions], [each.true for each in named], names)
@@ -139,7 +138,7 @@ def with_nan(row: Mapping[Any, Any]) -> dict[Any, Any]:
     return {key: math.nan if number is None else number for key, number in row.items()}
 
 
-def _hash_question(prediction: Prediction) -> bytes:
+def hash_question(prediction: Prediction) -> bytes:
     """An order that no file's order shows in. Pictures go by name, for folders differ between machines."""
     record = prediction.record
     name = record.image.name if record.image else ""
@@ -148,11 +147,15 @@ def _hash_question(prediction: Prediction) -> bytes:
 
 def _scores(answers: Sequence[Answer]) -> np.ndarray | None:
     """(N,) of all boxes; None unless each has one."""
-    scores = [answer.scores for answer in answers if len(answer.boxes)]
-    known = [each for each in scores if each is not None]
-    if not known or len(known) < len(scores):
+    answering = [answer for answer in answers if len(answer.boxes)]
+    if not answering or not all_have_scores(answering):
         return None
-    return np.concatenate(known).round(SCORE_DIGITS)
+    return np.concatenate([answer.scores for answer in answering if answer.scores is not None])
+
+
+def all_have_scores(answers: Sequence[Answer]) -> bool:
+    """Whether each answered box has one."""
+    return all(answer.scores is not None for answer in answers if len(answer.boxes))
 
 
 # ---- all boxes of a set ----------------------------------------------------------------------------------------

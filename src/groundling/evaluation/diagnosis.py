@@ -72,6 +72,12 @@ CODES: dict[str, Code] = {
         "round to nearest, never down, where boxes are written; pixels count from 0, and right and bottom are the "
         "first ones outside",
     ),
+    "near_frame": Code(
+        "warning",
+        "boxes that count in a frame a little off, which costs few hits",
+        "look at the sides that boxes are scaled by: those of the picture as it was resized, in whole steps, not those "
+        "of its budget; 1000 for thousandths, not 999 or 1024",
+    ),
     "shrunk": Code(
         "warning",
         "boxes that shrink towards the middle of the picture, or spread from it",
@@ -105,7 +111,7 @@ CODES: dict[str, Code] = {
     ),
     "loop": Code(
         "warning",
-        "answers that repeat themselves until they are cut",
+        "answers that repeat themselves",
         "train on records with as many targets as these; answers of held form end sooner (leave --free out)",
     ),
     "duplicates": Code(
@@ -134,7 +140,7 @@ CODES: dict[str, Code] = {
         "answers without a record, or records without an answer",
         "give the very record file that the questions came from",
     ),
-    "too_few": Code("note", "too few answers to tell mistakes from chance", "ask more questions"),
+    "too_few": Code("note", "too few answers to tell mistakes from chance", "ask more questions about boxes"),
 }
 """Every code of a fault: its level, meaning, and usual cure; the worst first."""
 
@@ -168,20 +174,25 @@ class Diagnosis:
     answers: int
     faults: tuple[Fault, ...]
     standing: str  # one line: how many hit, and where the others are
+    unseen: str | None = None  # one line: what so few answers, or so rough ones, could not have shown
 
     def as_lines(self) -> list[str]:
         """One block a fault, then the standing."""
         lines: list[str] = []
         for fault in self.faults:
-            lines += [f"{fault.level} {fault.code}: {fault.message}", f"  Cure: {fault.cure}."]
+            lines += [
+                f"{fault.level} {fault.code}: {fault.message}",
+                f"  Cure: {fault.cure}" + "." * (not fault.cure.endswith("?")),
+            ]
         if not any(fault.level in ("error", "warning") for fault in self.faults):
-            lines.append(f"nothing systematic found in {self.answers} answers")
-        return [*lines, self.standing]
+            what = "nothing else can be told of" if self.faults else "nothing systematic found in"
+            lines.append(f"{what} {self.answers} answers")
+        return [*lines, *([self.unseen] if self.unseen else []), self.standing]
 
     def to_json(self) -> dict[str, Any]:
         """As `--json` prints it."""
         faults = [asdict(fault) for fault in self.faults]
-        return {"answers": self.answers, "faults": faults, "standing": self.standing}
+        return {"answers": self.answers, "faults": faults, "standing": self.standing, "unseen": self.unseen}
 
 
 def sort_faults(faults: Sequence[Fault]) -> tuple[Fault, ...]:

@@ -16,7 +16,7 @@ from groundling.data.record import Record, record_to_json
 from groundling.dialect.answer import Answer
 from groundling.errors import ImageError, RecordError, SettingsError
 from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
-from groundling.evaluation.guard import GENERAL, Found, Guard, read_guard
+from groundling.evaluation.guard import GENERAL, Found, Guard, read_guard, retell_guard, tell_guard
 from groundling.evaluation.metrics import Prediction
 from groundling.evaluation.pace import Progress, StopAsked
 from groundling.evaluation.processes import choose_share, from_main_process, this_process
@@ -27,6 +27,8 @@ from groundling.inference.batch import Sample, encode_words
 from groundling.inference.likelihood import Likelihood, answer_likelihoods
 from groundling.inference.predict import BATCH_SIZE, MAX_NEW_TOKENS, Grounder, Question
 from groundling.model.contract import installed_versions
+
+_NONE = "none"  # where something was left out, in what makes one evaluation another
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def evaluate(
     Answers are held to the contract's form, so that each can be read, unless they are `free` to say anything. Broken
     off and called again, it says so and goes on from the answers that it had written to that folder. Several processes
     of one launch ask about their share each; one of them writes, and all return the report. SettingsError where that
-    folder holds the finished report of another evaluation; the same one again takes its place.
+    folder holds the finished report of another evaluation: of other weights, records, options, protocol or guard. The
+    same one again takes its place.
 
     `guard` are questions that are not grounding, for which the likelihood of the right answers is taken, so that
     `compare` can tell whether other abilities suffered: a record file with answers, or `general`, 43 short ones.
@@ -65,9 +68,17 @@ def evaluate(
         refuse_protocol(protocol, asked)
     guarded = [] if guard is None else read_guard(guard)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "free": free}
+    weights = from_main_process(lambda: grounder.weights)
+    told: dict[str, Any] = {
+        "weights": weights,
+        "contract": grounder.contract.to_json(),
+        "records": hash_records(asked),
+        **options,
+    }
     if to is not None:
-        from_main_process(lambda: refuse_other_report(Path(to), _tell(grounder, asked, options)))
-    with _open_log(to, grounder, asked, options) as log:
+        judged = {"protocol": protocol or _NONE, "guard": tell_guard(str(guard), guarded)}
+        from_main_process(lambda: refuse_other_report(Path(to), {**told, **judged}))
+    with _open_log(to, told, questions=len(asked)) as log:
         predictions = predict_records(
             grounder, asked, batch_size=batch_size, max_pixels=max_pixels, progress=progress, log=log, **options
         )
@@ -79,7 +90,7 @@ def evaluate(
             protocol=protocol,
             guard=from_main_process(lambda: measure_guard(grounder, guarded, str(guard), max_pixels=max_pixels)),
             options=options,
-            weights=grounder.weights,
+            weights=weights,
         )
         if to is not None and this_process().is_main_process:
             write_report(report, to)
@@ -118,22 +129,12 @@ def _to_found(record: Record, likelihood: Likelihood) -> Found:
 
 
 def _open_log(
-    to: str | Path | None, grounder: Grounder, asked: Sequence[Record], options: Mapping[str, Any]
+    to: str | Path | None, told: Mapping[str, Any], *, questions: int
 ) -> AbstractContextManager[AnswerLog | None]:
     """Where answers are kept: nowhere without a folder, or while the weights change."""
-    if to is None or grounder.weights is None:
+    if to is None or told["weights"] is None:
         return nullcontext()
-    return open_answers(Path(to), _tell(grounder, asked, options), questions=len(asked))
-
-
-def _tell(grounder: Grounder, asked: Sequence[Record], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes one evaluation another than the next."""
-    return {
-        "weights": grounder.weights,
-        "contract": grounder.contract.to_json(),
-        "records": hash_records(asked),
-        **options,
-    }
+    return open_answers(Path(to), told, questions=questions)
 
 
 def refuse_other_report(folder: Path, told: Mapping[str, Any]) -> None:
@@ -146,7 +147,8 @@ def refuse_other_report(folder: Path, told: Mapping[str, Any]) -> None:
     except RecordError:
         return
     found = {"weights": report.weights, "contract": report.contract, "records": report.records_sha256}
-    found |= report.options or {}
+    if report.options is not None:
+        found |= {**report.options, "protocol": report.protocol or _NONE, "guard": retell_guard(report.guard)}
     differing = [_differing(name, found.get(name), told[name]) for name in told]
     if any(differing):
         raise SettingsError(
@@ -163,7 +165,7 @@ def _differing(name: str, before: Any, now: Any) -> str:
         keys = [key for key in now if key in before and before[key] != now[key]]
         return f"contract ({', '.join(keys)})" if keys else ""
     if name == "weights":
-        return "weights (by the sizes and times of their files)"
+        return name if ":" in before else ""  # an older groundling's is of sizes and times: it tells no content
     return name if name == "records" else f"{name} ({before}, now {now})"
 
 
@@ -213,7 +215,8 @@ def predict_records(
 def _to_keep(prediction: Prediction) -> KeptAnswer:
     answer = prediction.answer
     assert answer.scores is not None, "whoever answers knows how sure it was"
-    return KeptAnswer(answer.text, answer.seen, prediction.original, answer.scores.tolist(), answer.none_score)
+    sure = answer.scores.tolist(), answer.none_score
+    return KeptAnswer(answer.text, answer.seen, prediction.original, *sure, answer.is_full)
 
 
 def _read_kept(grounder: Grounder, records: Sequence[Record], log: AnswerLog | None) -> dict[int, Prediction]:
@@ -248,7 +251,7 @@ def _recall(grounder: Grounder, kept: KeptAnswer) -> Answer | None:
     answer = grounder.read(kept.text, kept.seen, kept.original).answer
     if len(kept.scores) != len(answer.boxes):
         return None
-    return replace(answer, scores=np.array(kept.scores), none_score=kept.none_score)
+    return replace(answer, scores=np.array(kept.scores), none_score=kept.none_score, is_full=kept.is_full)
 
 
 def _picture_of(record: Record) -> Path:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from groundling.evaluation.change import Change, changes, holm
-from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction
+from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction, have_one_box
 
 MOST_CLASSES = 20  # looked at; with more, the smallest p that 10 000 draws give is soon corrected away
 LEAST_PICTURES = (
@@ -21,7 +21,7 @@ LEAST_PICTURES = (
 )
 
 _BY_SIZE = "acc@0.5"  # only questions with one target have a size
-_BY_CLASS = ("acc@0.5", "f1@0.5")  # the first that applies to any question
+_BY_CLASS = "f1@0.5"  # or the former, where each question has one target
 
 
 class Group(NamedTuple):
@@ -67,8 +67,8 @@ def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *
 
     A question counts in the class of each label among its targets.
     """
-    metric = next((name for name in _BY_CLASS if not np.isnan(old.column(name)).all()), _BY_CLASS[0])
-    counted = ~np.isnan(old.column(metric)) | ~np.isnan(new.column(metric))
+    metric = _BY_SIZE if have_one_box(predictions) else _BY_CLASS
+    counted = old.applies(metric) | new.applies(metric)
     members: dict[str, list[int]] = {}
     for place in np.flatnonzero(counted).tolist():
         for label in dict.fromkeys(target.label for target in predictions[place].record.targets if target.label):

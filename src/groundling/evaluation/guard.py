@@ -7,6 +7,8 @@ other abilities suffered. `measure_guard` in `evaluate` asks the model; here is 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +43,18 @@ def read_guard(name: str | Path, *, allow_absolute: bool = False) -> list[Record
     return records
 
 
+def tell_guard(name: str, records: Sequence[Record]) -> str:
+    """A guard in words that tell it from others: its name, how many questions, and a hash of them; `none` without."""
+    return _tell(name, [(record.id, record.question, record.answer or "") for record in records])
+
+
+def _tell(name: str, questions: Sequence[tuple[str, str, str]]) -> str:
+    if not questions:
+        return "none"
+    digest = hashlib.sha256(json.dumps(questions).encode()).hexdigest()
+    return f"{Path(name).name}, {len(questions)} questions, {digest[:8]}"
+
+
 class Found(NamedTuple):
     """How likely a right answer was: `mean` log-likelihood of its `tokens`, of which the last is the end token."""
 
@@ -69,6 +83,11 @@ class Guard:
         """Its 95 % interval, questions about one picture drawn together."""
         low, high = intervals(_mark(self.found))
         return float(low[0]), float(high[0])
+
+
+def retell_guard(guard: Guard | None) -> str:
+    """What `tell_guard` said of the questions that a guard was measured on."""
+    return "none" if guard is None else _tell(guard.name, [one[:3] for one in guard.found])
 
 
 def _mark(found: Sequence[Found]) -> Marks:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from textwrap import shorten
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -13,14 +14,14 @@ from scipy.stats import binom
 from groundling.dialect.answer import FLAWS
 from groundling.evaluation.cases import Case
 from groundling.evaluation.diagnosis import Fault, fault_of
+from groundling.evaluation.sheet import UNIT, Sheet
 from groundling.evaluation.suspect import FEWEST, HIT
-from groundling.evaluation.undo import Sheet
 from groundling.geometry.boxes import Boxes, iou
-from groundling.geometry.frame import Frame
 
 _SHARE = 0.03  # of the answers: a habit, not a slip
 _LEAST = 3  # answers, likewise
 _SAME_BOX = 0.9  # IoU of two boxes that are one
+_STRAY, _STRAY_OF_BOX = 0.01, 0.1  # of the frame's sides and of the box's: how far noise brings a box outside
 _COPY = 0.7  # IoU of two boxes of one answer for one thing; as far apart as a trained model's noise puts them
 _NEAR = 0.5  # IoU of two targets whose boxes noise may bring to that
 
@@ -38,8 +39,8 @@ _MODE = 0.5  # of the answers, at that one place
 _CONFUSED = 0.2  # of a class's boxes, taken for one other
 _BY_CHANCE = 1e-4
 _NEARLY_ALL = 0.8  # of the labels that can be told
+_SHOWN = 60  # letters of a label in a message
 
-_UNIT = Frame(1, 1)
 _BETTER_NAMED = ("truncated", "outside")  # flaws that are faults of their own
 
 
@@ -51,12 +52,15 @@ def find_text_faults(cases: Sequence[Case], *, has_suspect: bool) -> Iterator[Fa
     loops = [case for case in cases if is_loop(case)]
     rest = [case for case in cases if not is_loop(case)]
     if _is_habit(loops, cases):
-        cut = sum(case.flaw == "truncated" for case in loops)
-        message = f"{_share(loops, cases)} repeat themselves, {cut} of them until they are cut{_examples(loops)}"
+        cut = sum(_is_cut(case) for case in loops)
+        until = f", {cut} of them until they are cut" if cut else ""
+        message = f"{_share(loops, cases)} repeat themselves{until}{_examples(loops)}"
         yield fault_of("loop", message, len(loops), len(cases))
-    truncated = [case for case in rest if case.flaw == "truncated"]
+    truncated = [case for case in rest if _is_cut(case)]
     if _is_habit(truncated, cases):
-        message = f"{_share(truncated, cases)} end before they are complete{_examples(truncated)}"
+        message = (
+            f"{_share(truncated, cases)} end where their room does, before they are complete{_examples(truncated)}"
+        )
         yield fault_of("truncated", message, len(truncated), len(cases))
     copies = [case for case in rest if count_copies(case)]
     if _is_habit(copies, cases):
@@ -71,7 +75,7 @@ def find_text_faults(cases: Sequence[Case], *, has_suspect: bool) -> Iterator[Fa
     if _is_habit(flawed, cases):
         yield fault_of("unreadable", _tell_flaws(flawed, cases), len(flawed), len(cases))
     outside = [case for case in cases if not has_suspect and _leaves(case)]
-    if _is_habit(outside, cases):
+    if len(outside) >= _FEW_CLEAR and _is_habit(outside, cases):
         message = f"{_share(outside, cases)} have a box that leaves its picture{_examples(outside)}"
         yield fault_of("outside", message, len(outside), len(cases))
 
@@ -95,24 +99,44 @@ def _tell_flaws(flawed: Sequence[Case], cases: Sequence[Case]) -> str:
     return f"{_share(flawed, cases)} have a flaw{_examples(flawed)}: {told}"
 
 
+def _is_cut(case: Case) -> bool:
+    return case.is_full or case.flaw == "truncated"
+
+
 def _leaves(case: Case) -> bool:
-    """Whether a box leaves the frame by more than a unit and a hundredth of the side."""
+    """Whether a box leaves the frame by more than noise brings it there: a unit, and shares of the sides."""
+    if case.flaw == "outside" and not case.is_raw:
+        return True  # by more than a unit, and clipped since
     limits = np.array([*case.read.size_wh] * 2, dtype=np.float64)
-    slack = 1 + 0.01 * limits
-    return bool(((case.numbers < -slack) | (case.numbers > limits + slack)).any()) or case.flaw == "outside"
+    own = np.abs(case.numbers[:, 2:] - case.numbers[:, :2])
+    slack = 1 + _STRAY * limits + _STRAY_OF_BOX * np.tile(own, 2)
+    return bool(((case.numbers < -slack) | (case.numbers > limits + slack)).any())
 
 
 def is_loop(case: Case) -> bool:
-    """Whether an answer goes round: a box four times in a row, a text that ends in repeats, or a long even row, cut."""
-    numbers = case.numbers
+    """Whether an answer goes round.
+
+    A box stands four times in a row; or, up to the end, boxes or a label's words come in turn; or more boxes than can
+    be meant stand in an even row. Where the answer is cut such a row is enough, or a text that ends in repeats.
+    """
+    numbers = case.numbers[:_MOST_COMPARED]
     steps = np.diff(numbers, axis=0)
     is_same = (steps == 0).all(axis=1)
     if len(steps) >= _REPEATS - 1 and _longest_run(is_same) >= _REPEATS - 1:
         return True
-    if case.flaw not in ("truncated", "too_many", "too_long"):
-        return False
+    words = [_fold(label).split() for label in set(case.labels)]
+    if _ends_in_turn(numbers.tolist(), _REPEATS) or any(_ends_in_turn(label, _STEPS) for label in words):
+        return True
     is_even = (np.diff(steps, axis=0) == 0).all(axis=1) if len(steps) > 1 else np.empty(0, dtype=bool)
-    return _longest_run(is_even) >= _STEPS - 2 or _ends_in_repeats(case.text or "")
+    is_row = _longest_run(is_even) >= _STEPS - 2
+    if is_row and len(numbers) > 2 * len(case.truth):
+        return True
+    return case.flaw in ("truncated", "too_many", "too_long") and (is_row or _ends_in_repeats(case.text or ""))
+
+
+def _ends_in_turn(items: list[Any], times: int) -> bool:
+    """Whether the last of them are the same ones so many times over."""
+    return any(items[-length:] * times == items[-times * length :] for length in range(1, len(items) // times + 1))
 
 
 def _longest_run(marks: np.ndarray) -> int:
@@ -176,16 +200,17 @@ def find_count_faults(cases: Sequence[Case]) -> Iterator[Fault]:
 
 
 def find_same_answer(sheet: Sheet, placed: np.ndarray) -> Fault | None:
-    """One box given to most questions, though their targets lie elsewhere."""
-    if len(sheet) < FEWEST:
+    """One box given to most questions, though their targets lie elsewhere. Answers that go round are no such boxes."""
+    straight = np.array([place for place, case in enumerate(sheet.cases) if not is_loop(case)])
+    if len(straight) < FEWEST:
         return None
     firsts = placed[np.searchsorted(sheet.owner, np.arange(len(sheet)))]
     targets = sheet.truth[np.searchsorted(sheet.true_owner, np.arange(len(sheet)))]
-    chosen = np.random.default_rng(0).permutation(len(sheet))[:_MOST_COMPARED]
+    chosen = np.random.default_rng(0).permutation(straight)[:_MOST_COMPARED]
     (answered, middle), (true, _) = _mode(firsts[chosen]), _mode(targets[chosen])
     if answered < _MODE or answered < 2 * true + _CONFUSED:
         return None
-    count = int((iou(Boxes(firsts, _UNIT), Boxes([middle], _UNIT)) >= _SAME_BOX).sum())
+    count = int((iou(Boxes(firsts[straight], UNIT), Boxes([middle], UNIT)) >= _SAME_BOX).sum())
     left, top, right, bottom = (100 * middle).round().astype(int)
     where = f"{left} to {right} % of the width and {top} to {bottom} % of the height"
     message = f"{count} of {len(sheet)} answers are the same box, {where}; their targets are not"
@@ -194,7 +219,7 @@ def find_same_answer(sheet: Sheet, placed: np.ndarray) -> Fault | None:
 
 def _mode(boxes: np.ndarray) -> tuple[float, np.ndarray]:
     """The largest share of (N, 4) boxes that are one with any of them, and that one."""
-    alike = (iou(Boxes(boxes, _UNIT), Boxes(boxes, _UNIT)) >= _SAME_BOX).mean(axis=1)
+    alike = (iou(Boxes(boxes, UNIT), Boxes(boxes, UNIT)) >= _SAME_BOX).mean(axis=1)
     return float(alike.max()), boxes[int(alike.argmax())]
 
 
@@ -216,13 +241,18 @@ def find_label_faults(sheet: Sheet, placed: np.ndarray) -> Iterator[Fault]:
     named: list[_Taken] = []
     asked: list[_Taken] = []
     for place, case in enumerate(sheet.cases):
-        boxes = Boxes(placed[starts[place] : starts[place + 1]], _UNIT)
-        named += _named(case, boxes)
-        asked += _asked(case, boxes, others)
+        boxes = Boxes(placed[starts[place] : starts[place + 1]], UNIT)
+        if not is_loop(case):
+            named += _named(case, boxes)
+            asked += _asked(case, boxes, others)
     fault = _find_other_labels(sheet, named)
     if fault is not None:
         yield fault
     yield from _find_confusions(asked if fault else [*named, *asked])
+
+
+def _short(label: str) -> str:
+    return shorten(label, _SHOWN, placeholder=" ...")
 
 
 def _find_other_labels(sheet: Sheet, named: Sequence[_Taken]) -> Fault | None:
@@ -232,7 +262,7 @@ def _find_other_labels(sheet: Sheet, named: Sequence[_Taken]) -> Fault | None:
     count = sum(foreign.values())
     if count < FEWEST or count < _NEARLY_ALL * len(named):
         return None
-    examples = ", ".join(f"{named!r} for {true!r}" for (true, named), _ in foreign.most_common(3))
+    examples = ", ".join(f"{_short(named)!r} for {_short(true)!r}" for (true, named), _ in foreign.most_common(3))
     message = f"{count} of {len(named)} labels of boxes that are right are none of the records' own (as {examples})"
     return fault_of("other_labels", message, count, len(named))
 
@@ -247,13 +277,13 @@ def _find_confusions(pairs: Sequence[_Taken]) -> Iterator[Fault]:
         if count < _FEW_CLEAR or count < _CONFUSED * met[pair.true]:
             continue
         if is_most or float(binom.sf(count - 1, met[pair.true], by_chance)) < _BY_CHANCE:
-            message = f"{pair.true!r} is taken for {pair.named!r} in {count} of {met[pair.true]} cases"
+            message = f"{_short(pair.true)!r} is taken for {_short(pair.named)!r} in {count} of {met[pair.true]} cases"
             yield fault_of("confused_classes", message, count, met[pair.true])
 
 
 def _named(case: Case, boxes: Boxes) -> Iterator[_Taken]:
     """The labels of true boxes and of those answered boxes that are right."""
-    found = iou(case.truth.to(_UNIT), boxes)
+    found = iou(case.truth.to(UNIT), boxes)
     for true, answered in zip(*linear_sum_assignment(-found), strict=True):
         old, new = case.true_labels[true], case.labels[answered]
         if found[true, answered] >= HIT and old and new:
@@ -268,11 +298,12 @@ def _targets_by_picture(sheet: Sheet) -> Targets:
     targets: defaultdict[str, list[tuple[str, Boxes]]] = defaultdict(list)
     for case in sheet.cases:
         if case.record.image is not None:
-            targets[str(case.record.image)].append((_class_of(case), case.truth.to(_UNIT)))
+            targets[str(case.record.image)].append((class_of(case), case.truth.to(UNIT)))
     return targets
 
 
-def _class_of(case: Case) -> str:
+def class_of(case: Case) -> str:
+    """The one label of the targets, or else what was asked; folded."""
     labels = {_fold(label) for label in case.true_labels}
     return labels.pop() if len(labels) == 1 and labels != {""} else _fold(case.record.question)
 
@@ -281,7 +312,7 @@ def _asked(case: Case, boxes: Boxes, others: Targets) -> Iterator[_Taken]:
     """What was asked for, and what else of the picture the first answered box lies on."""
     if case.record.image is None or not len(boxes) or len({_fold(label) for label in case.true_labels}) > 1:
         return
-    name, first = _class_of(case), boxes[:1]
+    name, first = class_of(case), boxes[:1]
     there = [(other, float(iou(truth, first).max())) for other, truth in others[str(case.record.image)]]
     right = max((overlap for other, overlap in there if other == name), default=0.0)
     wrong = max(((overlap, other) for other, overlap in there if other != name), default=(0.0, ""))

@@ -35,6 +35,24 @@ def find_partners(overlaps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return has_partner
 
 
+def pair_in_turn(overlaps: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """(T, M) which columns have a partner when, at each threshold, they choose one after another, as in COCO.
+
+    `overlaps` is (N, M). A column takes the row that it overlaps most of those that are left, the last of equal ones,
+    if that is by at least the threshold.
+    """
+    rows, columns = overlaps.shape
+    has_partner = np.zeros((len(thresholds), columns), dtype=bool)
+    is_left = np.ones((len(thresholds), rows), dtype=bool)
+    for column in range(columns if rows else 0):
+        offered = np.where(is_left, overlaps[:, column], -1.0)[:, ::-1]
+        best = rows - 1 - offered.argmax(axis=1)
+        has_partner[:, column] = offered.max(axis=1) >= thresholds
+        takes = np.flatnonzero(has_partner[:, column])
+        is_left[takes, best[takes]] = False
+    return has_partner
+
+
 def count_pairs(overlaps: np.ndarray, threshold: float) -> int:
     """The most pairs, one to one, with an overlap of at least `threshold`; `overlaps` is (N, M)."""
     return int(find_partners(overlaps, np.array([threshold])).sum())

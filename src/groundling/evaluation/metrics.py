@@ -103,8 +103,14 @@ class Scores:
     by_size: dict[str, dict[str, float]]  # small, medium, large -> n, acc@0.5, miou
     baselines: dict[str, dict[str, float]]  # centre, random -> acc@0.5, miou
     flaws: dict[str, int]  # code of dialect.answer.FLAWS -> answers that carry it
+    full: int = 0  # answers that would have gone on, had there been room (max_new_tokens)
     count_error: float = np.nan  # mean of |answered - true| over the questions
     count_excess: float = np.nan  # mean of answered - true: above 0 for a model that answers too many
+
+
+def have_one_box(predictions: Sequence[Prediction]) -> bool:
+    """Whether each question about boxes is about exactly one, so that the metrics of one target leave none out."""
+    return all(one.is_single for one in predictions if len(one.truth) and not one.has_points)
 
 
 def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 1000) -> Scores:
@@ -125,6 +131,7 @@ def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 10
         by_size=_by_size(areas, marks.iou[marks.is_single]),
         baselines={"centre": _summary(_centre_ious(targets)), "random": _summary(_random_ious(targets, seed))},
         flaws=dict(Counter(one.answer.flaw for one in predictions if one.answer.flaw).most_common()),
+        full=sum(one.answer.is_full for one in predictions),
         count_error=float(np.abs(excess).mean()) if len(excess) else np.nan,
         count_excess=float(excess.mean()) if len(excess) else np.nan,
     )
@@ -227,6 +234,12 @@ class Marks:
         """(N,) what each prediction earned of what it could; NaN where the metric does not apply."""
         index = list(METRICS).index(metric)
         return divide(self.earned[:, index], self.possible[:, index])
+
+    def applies(self, metric: str) -> np.ndarray:
+        """(N,) whether each prediction counts in the metric; all count in what is no column, as AP."""
+        if metric not in METRICS:
+            return np.ones(len(self.possible), dtype=bool)
+        return self.possible[:, list(METRICS).index(metric)] > 0
 
     @property
     def iou(self) -> np.ndarray:

@@ -50,10 +50,15 @@ class Pace:
         return max(0.0, each * (total - latest.done) - (now - latest.seconds))
 
 
-def tell_progress(log: logging.Logger, what: str, *, clock: Callable[[], float] = time.monotonic) -> Progress:
-    """A line in the log at the start, then one every ten seconds at most: how many are done, and the time left."""
+def tell_progress(
+    log: logging.Logger, what: str, *, at_once: bool = True, clock: Callable[[], float] = time.monotonic
+) -> Progress:
+    """A line in the log, then one every ten seconds at most: how many are done, and the time left.
+
+    The first comes at the start, or, if not `at_once`, after ten seconds: what takes less is not worth a line.
+    """
     pace = Pace(clock)
-    told: float | None = None
+    told: float | None = None if at_once else clock()
 
     def tell(done: int, total: int) -> None:
         nonlocal told

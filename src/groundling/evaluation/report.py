@@ -5,11 +5,11 @@ original pixels) and `report.html` (one self-contained page). One line of predic
 
     {"id": "7", "image": "../images/7.jpg", "width": 1024, "height": 681, "question": "the ghost",
      "text": "[{\\"bbox_2d\\": [465, 642, 519, 676]}]", "boxes": [[460, 635, 513, 669]], "labels": [null],
-     "scores": [0.93], "none_score": null, "points": [], "flaw": null, "iou": 1.0, "hit": true, "seen": [1036, 686],
-     "truth": [[460, 635, 513, 669]], "truth_points": [], "truth_labels": ["ghost"]}
+     "scores": [0.93], "none_score": null, "points": [], "flaw": null, "full": false, "iou": 1.0, "hit": true,
+     "seen": [1036, 686], "truth": [[460, 635, 513, 669]], "truth_points": [], "truth_labels": ["ghost"]}
 
 `image` is relative to the file, `iou` and `hit` (IoU 0.5 or more) are null unless there is exactly one target, a box.
-`truth_labels` are of `truth`, then of `truth_points`.
+`truth_labels` are of `truth`, then of `truth_points`. `full`: the model would have gone on, had there been room.
 """
 
 from __future__ import annotations
@@ -207,6 +207,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "by_size": scores.by_size,
         "baselines": scores.baselines,
         "flaws": scores.flaws,
+        "full": scores.full,
         "count": {"error": scores.count_error, "excess": scores.count_excess},
         "detection": None if report.detection is None else detection_to_json(report.detection),
         "protocol": _headline_to_json(report.headline),
@@ -250,6 +251,7 @@ def _prediction_to_json(prediction: Prediction, overlap: float, folder: Path) ->
         "none_score": answer.none_score,
         "points": answer.points.xy.tolist(),
         "flaw": answer.flaw,
+        "full": answer.is_full,
         "iou": overlap,
         "hit": overlap >= 0.5 if prediction.is_single else None,
         "seen": answer.seen.size_wh,
@@ -314,6 +316,7 @@ def _scores_from_json(value: dict[str, Any]) -> Scores:
         by_size={name: with_nan(row) for name, row in value["by_size"].items()},
         baselines={name: with_nan(row) for name, row in value["baselines"].items()},
         flaws=value["flaws"],
+        full=value.get("full", 0),
         **{f"count_{key}": number for key, number in with_nan(value.get("count", {})).items()},
     )
 
@@ -354,7 +357,8 @@ def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Predi
         flaw=value["flaw"],
         seen=Frame(*value["seen"]),
         scores=None if value["scores"] is None else np.array(value["scores"], dtype=np.float64),
-        none_score=value.get("none_score"),  # reports of before 2026-11-28 have none
+        none_score=value.get("none_score"),  # reports of before 2026-11-28 have neither this
+        is_full=value.get("full", False),  # nor that
     )
     return Prediction(record, answer, original)
 

@@ -20,9 +20,18 @@ def describe_report(report: Report) -> str:
     if report.detection is not None and report.detects:
         lines += _describe_detection(report.detection)
     lines.append(f"{report.scores.n} questions")
+    if report.scores.full:
+        lines.append(describe_full(report))
     if report.headline is not None:
         lines.append(_describe_headline(report.headline))
     return "\n".join(lines)
+
+
+def describe_full(report: Report) -> str:
+    """How many answers ended for want of room."""
+    limit = (report.options or {}).get("max_new_tokens")
+    room = f"--max-new-tokens ({limit})" if limit else "--max-new-tokens"
+    return f"{report.scores.full} of {report.scores.n} answers would have gone on, had there been room: raise {room}"
 
 
 def _describe_detection(detection: Detection) -> list[str]:

@@ -7,27 +7,16 @@ nothing but chance, and a right model's boxes lose; a mistake is found though ha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import binom
 
-from groundling.evaluation.undo import (
-    FITTED,
-    ORDERS,
-    Sheet,
-    Undo,
-    fit_budgets,
-    fit_line,
-    fit_rules,
-    fit_shifts,
-    fit_shrunk,
-    known_grids,
-    lined,
-    shuffled,
-    turned_ways,
-)
+from groundling.evaluation.fits import fitted
+from groundling.evaluation.grids import FITTED, ORDERS, known_grids
+from groundling.evaluation.sheet import Sheet, shuffled
+from groundling.evaluation.undo import NOTHING, Undo, turned_ways
 
 FEWEST = 10  # answers; below that nothing systematic can be told from chance
 HIT = 0.5  # a value that counts as right
@@ -41,12 +30,9 @@ _ALIKE = 0.003  # of value, or as near as that
 # What it takes to name a mistake
 _LEAST_GAIN = 0.02  # of mean value, over what chance gains
 _SURE = 3.5  # standard errors
-_LEAST_GAIN_FREE, _SURE_FREE = 0.05, 5.0  # the same where a size, or scale and offset, are free
+LEAST_GAIN_FREE, _SURE_FREE = 0.05, 5.0  # the same where a size, or scale and offset, are free
 _CHANCE = 1e-6  # probability of so many hits by chance; some thousand mistakes are tried
 _LEAST_HITS = 0.15  # of the answers, undone
-_LEAST_PART = 0.05  # of the answers: a part that is worth a word
-_LEAST_HITS_PART = 0.3  # of those that miss, undone
-_PLAIN = ("read", "thousandths", "pixels")  # kinds of grids that are tried on those that miss
 _FITTED = ("xyxy", "yxyx", "xywh")  # orders that sizes are fitted for
 _GOOD_ALREADY = 0.5  # mean value: so much is explained that a size can only be a little off, in the same order
 
@@ -69,7 +55,7 @@ class Evidence(NamedTuple):
         hits = round(self.after * self.n)
         return (
             self.n >= FEWEST
-            and self.gain >= (_LEAST_GAIN_FREE if is_fitted else _LEAST_GAIN)
+            and self.gain >= (LEAST_GAIN_FREE if is_fitted else _LEAST_GAIN)
             and self.sure >= (_SURE_FREE if is_fitted else _SURE)
             and self.after >= _LEAST_HITS
             and float(binom.sf(hits - 1, self.n, self.chance)) < _CHANCE
@@ -90,34 +76,17 @@ def find_suspect(sheet: Sheet, *, seed: int = 0) -> Suspect | None:
     part = sheet
     if len(sheet) > _SEARCHED:
         part = sheet.part(np.random.default_rng(seed).choice(len(sheet), _SEARCHED, replace=False))
-    listed = _distinct(part, _listed(part))
+    listed = distinct(part, _listed(part))
     best_undo, best_values = max(listed, key=lambda pair: pair[1].mean())
     orders = (best_undo.order,) if best_values.mean() >= _GOOD_ALREADY else _FITTED
-    tried = [*listed, *_distinct(part, _fitted(part, orders, seed))]
-    finalists = sorted(tried, key=lambda pair: -pair[1].mean())[:_FINALISTS]
-    best = _simplest([undo for undo, _ in finalists], sheet)
+    tried = [*listed, *distinct(part, fitted(part, orders, seed))]
+    finalists = [undo for undo, _ in sorted(tried, key=lambda pair: -pair[1].mean())[:_FINALISTS]]
+    undos = [NOTHING, *finalists]
+    best = undos[simplest(undos, np.array([sheet.values(undo.place(sheet)) for undo in undos]))]
     if best.is_nothing:
         return None
-    evidence = weigh(sheet, Undo(), best)
+    evidence = weigh(sheet, NOTHING, best)
     return Suspect(best, evidence) if evidence.is_clear(is_fitted=best.grid.kind in FITTED) else None
-
-
-def find_part(sheet: Sheet) -> tuple[Sheet, Suspect] | None:
-    """A listed order or frame that explains many of the answers that miss, with these; None where none is clear.
-
-    Nothing is fitted: those answers were chosen by what they are worth.
-    """
-    missing = sheet.part(np.flatnonzero(sheet.values(Undo().place(sheet)) < HIT))
-    if len(missing) < max(FEWEST, _LEAST_PART * len(sheet)):
-        return None
-    ways = [Undo(order, grid) for order in ORDERS for grid in known_grids(missing, order) if grid.kind in _PLAIN]
-    tried = sorted(_distinct(missing, iter(ways)), key=lambda pair: -pair[1].mean())[:_FINALISTS]
-    best = _simplest([undo for undo, _ in tried], missing)
-    if best.is_nothing:
-        return None
-    evidence = weigh(missing, Undo(), best)
-    is_clear = evidence.is_clear(is_fitted=True) and evidence.after >= _LEAST_HITS_PART
-    return (missing, Suspect(best, evidence)) if is_clear else None
 
 
 def _listed(sheet: Sheet) -> Iterator[Undo]:
@@ -126,19 +95,7 @@ def _listed(sheet: Sheet) -> Iterator[Undo]:
     yield from turned_ways()
 
 
-def _fitted(sheet: Sheet, orders: Sequence[str], seed: int) -> Iterator[Undo]:
-    for order in orders:
-        yield from fit_rules(sheet, order, seed)
-        yield from fit_budgets(sheet, order)
-        yield from fit_shifts(sheet, order, seed)
-        yield fit_shrunk(sheet, order)
-        for in_pixels in (False, True):
-            line = fit_line(sheet, order, seed, in_pixels=in_pixels)
-            if line is not None:
-                yield lined(order, line)
-
-
-def _distinct(sheet: Sheet, suspects: Iterator[Undo]) -> list[tuple[Undo, np.ndarray]]:
+def distinct(sheet: Sheet, suspects: Iterable[Undo]) -> list[tuple[Undo, np.ndarray]]:
     """Each with its values; of those that come to the same, the one that is believed most readily."""
     found: dict[bytes, tuple[Undo, np.ndarray]] = {}
     for undo in sorted(suspects, key=lambda undo: undo.cost):
@@ -147,15 +104,17 @@ def _distinct(sheet: Sheet, suspects: Iterator[Undo]) -> list[tuple[Undo, np.nda
     return list(found.values())
 
 
-def _simplest(undos: Sequence[Undo], sheet: Sheet) -> Undo:
-    """The one that is believed most readily of those that are as good as the best; nothing undone is always among."""
-    undos = [Undo(), *undos]
-    values = np.array([sheet.values(undo.place(sheet)) for undo in undos])
+def simplest(undos: Sequence[Undo], values: np.ndarray) -> int:
+    """The place of the one that is believed most readily of those as good as the best; the first is to undo nothing.
+
+    `values`, (S, N), are what the answers are worth with each.
+    """
     differences = values[values.mean(axis=1).argmax()] - values
-    errors = differences.std(axis=1) / np.sqrt(len(sheet))
+    errors = differences.std(axis=1) / np.sqrt(values.shape[1])
     as_good = differences.mean(axis=1) <= np.maximum(_AS_GOOD * errors, _ALIKE)
-    chosen = min(np.flatnonzero(as_good).tolist(), key=lambda place: (undos[place].cost, -values[place].mean()))
-    return undos[chosen]
+    return min(
+        np.flatnonzero(as_good).tolist(), key=lambda place: (place > 0, undos[place].cost, -values[place].mean())
+    )
 
 
 def weigh(sheet: Sheet, before: Undo, after: Undo, chosen: np.ndarray | None = None) -> Evidence:
@@ -186,7 +145,7 @@ def weigh(sheet: Sheet, before: Undo, after: Undo, chosen: np.ndarray | None = N
 
 def weigh_chance(sheet: Sheet) -> float:
     """By how many standard errors the answers, as they are, are worth more than boxes of other questions."""
-    placed = Undo().place(sheet)
+    placed = NOTHING.place(sheet)
     chance = np.mean([shuffled(sheet, seed).values(placed) for seed in range(_SHUFFLES)], axis=0)
     gains = sheet.values(placed) - chance
     return float(gains.mean() / max(gains.std() / np.sqrt(len(sheet)), 1e-9))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from PIL import Image
 from groundling.data.record import Record
 from groundling.dialect.answer import Item, write_answer
 from groundling.dialect.prompt import Piece, write_prompt
-from groundling.geometry.boxes import Boxes, Points
+from groundling.geometry.boxes import Points
 from groundling.geometry.frame import Frame
 from groundling.model.layout import Layout, Stretch
 from groundling.model.patches import Patches
@@ -41,11 +41,39 @@ class Sample(NamedTuple):
 # ---- one sample ------------------------------------------------------------------------------------------------
 
 
+class Sketch(NamedTuple):
+    """A sample in words, before it is encoded. In its prompt one token stands for all of its picture's."""
+
+    prompt: list[Piece]
+    answer: list[Piece]  # with its end token
+    visual_tokens: int  # 0 without a picture
+
+
+def sketch_sample(processor: Processor, record: Record, original: Frame | None, patches: Patches | None) -> Sketch:
+    """A record's question and right answer about a picture of the `original` size; both are None without one.
+
+    The targets are scaled to the frame that the processor makes of it. General instruction data is asked as it stands,
+    without the prompt template.
+    """
+    end = Piece(processor.family.end_token, is_control=True)
+    if record.answer is not None:
+        return _sketch_prompt(processor, record.question, [Piece(record.answer, is_control=False), end], patches)
+    assert original is not None and patches is not None, "targets lie in a picture"
+    words = write_prompt(processor.contract.prompt_template, record.question)
+    return _sketch_prompt(processor, words, [*answer_pieces(processor, record, original, patches.seen), end], patches)
+
+
+def _sketch_prompt(processor: Processor, words: str, answer: list[Piece], patches: Patches | None) -> Sketch:
+    turns = processor.turns(has_image=patches is not None)
+    opening, asking = Piece(turns.opening, is_control=True), Piece(turns.asking, is_control=True)
+    visual_tokens = 0 if patches is None else _visual_tokens(patches.grid, processor.family.merge)
+    return Sketch([opening, Piece(words, is_control=False), asking], answer, visual_tokens)
+
+
 def encode_question(processor: Processor, question: str, patches: Patches) -> Sample:
     """The prompt for a bare question about a picture, ready to be answered; nothing in it is learned."""
-    turns = processor.turns(has_image=True)
     words = write_prompt(processor.contract.prompt_template, question)
-    return _encode_prompt(processor, [turns.opening, words, turns.asking], patches)
+    return _encode(processor, _sketch_prompt(processor, words, [], patches), patches)
 
 
 def encode_record(processor: Processor, record: Record, picture: Image.Image | None) -> Sample:
@@ -56,58 +84,57 @@ def encode_record(processor: Processor, record: Record, picture: Image.Image | N
 
 
 def encode_seen(processor: Processor, record: Record, original: Frame, patches: Patches) -> Sample:
-    """As `encode_record`, for a picture that the processor has seen already.
-
-    The targets are scaled from the picture's own size to the frame that the processor really made of it.
-    """
-    if record.answer is not None:
-        return encode_words(processor, record, patches)
-    prompt = encode_question(processor, record.question, patches)
-    return _with_answer(processor, prompt, answer_pieces(processor, record, original, patches.seen))
+    """As `encode_record`, for a picture that the processor has seen already."""
+    return _encode(processor, sketch_sample(processor, record, original, patches), patches)
 
 
 def encode_words(processor: Processor, record: Record, patches: Patches | None) -> Sample:
-    """General instruction data, with or without a picture: asked as it stands, without the prompt template."""
+    """General instruction data, with or without a picture."""
     assert record.answer is not None, "a record without targets has an answer text"
-    turns = processor.turns(has_image=patches is not None)
-    prompt = _encode_prompt(processor, [turns.opening, record.question, turns.asking], patches)
-    return _with_answer(processor, prompt, [Piece(record.answer, is_control=False)])
+    return _encode(processor, sketch_sample(processor, record, None, patches), patches)
 
 
-def _with_answer(processor: Processor, prompt: Sample, pieces: Sequence[Piece]) -> Sample:
-    end = Piece(processor.family.end_token, is_control=True)
-    answer = encode_pieces(processor, [*pieces, end])
-    return Sample(prompt.input_ids + answer, prompt.labels + answer, prompt.patches)
+def _encode(processor: Processor, sketch: Sketch, patches: Patches | None) -> Sample:
+    prompt, answer = encode_apart(processor, [sketch.prompt, sketch.answer])
+    if patches is not None:
+        place = prompt.index(processor.image_token_id)
+        prompt[place : place + 1] = [processor.image_token_id] * sketch.visual_tokens
+    return Sample(prompt + answer, [IGNORED] * len(prompt) + answer, patches)
 
 
 def answer_pieces(processor: Processor, record: Record, original: Frame, seen: Frame) -> list[Piece]:
     """The right answer to a record as the model's family writes it for a picture seen so."""
     frame = processor.family.text_frame(seen)
-    items: list[Item] = []
-    for target in record.targets:
-        if target.box is not None:
-            items.append(Item(tuple(Boxes([target.box], original).to(frame).xyxy[0].tolist()), target.label))
-        else:
-            items.append(Item(tuple(Points([target.numbers], original).to(frame).xy[0].tolist()), target.label))
+    boxes = iter(record.true_boxes(original).to(frame).xyxy.tolist())
+    spots = [target.point for target in record.targets if target.point is not None]
+    points = iter(Points(spots, original).to(frame).xy.tolist() if spots else [])
+    items = [Item(tuple(next(points if target.box is None else boxes)), target.label) for target in record.targets]
     return write_answer(items, processor.contract.answer_form, frame)
-
-
-def _encode_prompt(processor: Processor, texts: Sequence[str], patches: Patches | None) -> Sample:
-    opening, words, asking = texts
-    pieces = [Piece(opening, is_control=True), Piece(words, is_control=False), Piece(asking, is_control=True)]
-    ids = encode_pieces(processor, pieces)
-    if patches is not None:
-        place = ids.index(processor.image_token_id)
-        ids[place : place + 1] = [processor.image_token_id] * _visual_tokens(patches.grid, processor.family.merge)
-    return Sample(ids, [IGNORED] * len(ids), patches)
 
 
 def encode_pieces(processor: Processor, pieces: Sequence[Piece]) -> list[int]:
     """Token ids of text in pieces. Control tokens act only in control pieces; elsewhere they are plain characters."""
+    return encode_apart(processor, [pieces])[0]
+
+
+def encode_apart(processor: Processor, parts: Sequence[Sequence[Piece]]) -> list[list[int]]:
+    """Token ids of each part, as `encode_pieces` gives them; asked at once, as each call of a tokenizer takes time."""
+    cut = [_cut_pieces(processor, pieces) for pieces in parts]
+    encoded = iter(_encode_texts(processor, [text for texts in cut for text in texts]))
+    return [[token for ids in islice(encoded, len(texts)) for token in ids] for texts in cut]
+
+
+def _encode_texts(processor: Processor, texts: Sequence[str]) -> list[list[int]]:
+    if not texts:
+        return []
+    found = processor.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)
+    return found["input_ids"]  # type: ignore[return-value]
+
+
+def _cut_pieces(processor: Processor, pieces: Sequence[Piece]) -> list[str]:
+    """The texts that are encoded one by one."""
     begins = processor.control_begins
-    texts = [text for piece in pieces for text in ([piece.text] if piece.is_control else _defuse(piece.text, begins))]
-    encoded = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [token for ids in encoded for token in ids]  # type: ignore[union-attr]
+    return [text for piece in pieces for text in ([piece.text] if piece.is_control else _defuse(piece.text, begins))]
 
 
 def _defuse(text: str, begins: re.Pattern[str]) -> list[str]:
@@ -119,6 +146,41 @@ def _defuse(text: str, begins: re.Pattern[str]) -> list[str]:
 def _visual_tokens(grid: tuple[int, int, int], merge: int) -> int:
     time, rows, columns = grid
     return time * rows * columns // merge**2
+
+
+# ---- lengths ---------------------------------------------------------------------------------------------------
+
+
+class Counted(NamedTuple):
+    """Tokens of a sample."""
+
+    tokens: int  # all of them
+    shared: int  # up to its picture's end, which its picture's questions share; 0 without a picture
+    learned: int  # of its answer, the end token among them
+
+
+def count_tokens(processor: Processor, sketches: Sequence[Sketch]) -> list[Counted]:
+    """The tokens that each sample has once it is encoded; what several say alike is read once for all of them."""
+    prompts = [_cut_pieces(processor, sketch.prompt) for sketch in sketches]
+    answers = [_cut_pieces(processor, sketch.answer) for sketch in sketches]
+    texts = list(dict.fromkeys(text for cut in (*prompts, *answers) for text in cut))
+    tokenizer: Any = processor.tokenizer  # its own call makes lists of all ids, which takes a third longer
+    encoded = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    count = dict(zip(texts, map(len, encoded), strict=True))
+    before_picture = _before_picture(processor) if any(sketch.visual_tokens for sketch in sketches) else 0
+    counted: list[Counted] = []
+    for sketch, prompt, answer in zip(sketches, prompts, answers, strict=True):
+        asked, learned = sum(count[text] for text in prompt), sum(count[text] for text in answer)
+        visual = sketch.visual_tokens
+        whole = asked + learned + (visual - 1 if visual else 0)  # in place of the one token
+        counted.append(Counted(whole, before_picture + visual if visual else 0, learned))
+    return counted
+
+
+def _before_picture(processor: Processor) -> int:
+    """Tokens of a prompt that stand before its picture's."""
+    opening = Piece(processor.turns(has_image=True).opening, is_control=True)
+    return encode_pieces(processor, [opening]).index(processor.image_token_id)
 
 
 # ---- positions -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count, groupby, repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from groundling.errors import ImageError, SettingsError
 from groundling.geometry.draw import Layer, draw_boxes
@@ -54,7 +54,7 @@ class PictureAnswer:
         words = list(map(_in_words, map(str, places), answer.labels, chain(scores, repeat(None))))
         nothing = f"none of {self.left_out} boxes" if self.left_out else "nothing"
         found = "; ".join(words) or _in_words(nothing, None, answer.none_score)
-        flaw = f"  ({answer.flaw})" if answer.flaw else ""
+        flaw = f"  ({answer.flaw})" if answer.flaw else "  (there may be more: no room)" if answer.is_full else ""
         return f"{self.image}: {self.question}: {found}{flaw}"
 
 
@@ -63,11 +63,49 @@ def _in_words(what: str, label: str | None, score: float | None) -> str:
     return " ".join(filter(None, [what, label, None if score is None else f"{score:.2f}"]))
 
 
-class PictureAnswers(NamedTuple):
-    """Answers in the order of the pictures, then of the questions; and why some pictures have none."""
+@dataclass(frozen=True)
+class Unanswered:
+    """A question about a picture file that could not be read."""
 
-    found: list[PictureAnswer]
-    unreadable: list[ImageError]
+    image: Path
+    question: str
+    error: ImageError
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of an answer, null but for the picture and the question: not one that says there is nothing."""
+        nothing = dict.fromkeys(("boxes", "labels", "scores", "points", "text", "flaw", "seen"))
+        sizes = dict.fromkeys(("width", "height"))
+        return {"image": str(self.image), **sizes, "question": self.question, **nothing, "error": str(self.error)}
+
+    def __str__(self) -> str:
+        return f"{self.image}: {self.question}: not answered, the picture could not be read"
+
+
+@dataclass(frozen=True)
+class PictureAnswers:
+    """What came of every question, in the order of the pictures, then of the questions."""
+
+    told: list[PictureAnswer | Unanswered]
+
+    @property
+    def found(self) -> list[PictureAnswer]:
+        """The answers."""
+        return [one for one in self.told if isinstance(one, PictureAnswer)]
+
+    @property
+    def unreadable(self) -> list[ImageError]:
+        """Why pictures could not be read, each once."""
+        return list({one.image: one.error for one in self.told if isinstance(one, Unanswered)}.values())
+
+    @property
+    def fault(self) -> str | None:
+        """Which pictures could not be read, and why; None where all could."""
+        if not self.unreadable:
+            return None
+        pictures = len({one.image for one in self.told})
+        others = "; the others were answered" if self.found else ""
+        reasons = "".join(f"\n{error}" for error in self.unreadable)
+        return f"{len(self.unreadable)} of {pictures} pictures could not be read{others}{reasons}"
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
@@ -113,20 +151,19 @@ def answer_pictures(
     """
     drawings = {} if draw is None else _name_drawings(pictures, draw)
     asked = [Question(image, text) for image in pictures for text in questions]
-    found: dict[int, PictureAnswer] = {}
-    unreadable: dict[Path, ImageError] = {}
+    told: dict[int, PictureAnswer | Unanswered] = {}
     for place, reply in grounder.answer_each(asked, free=free, max_pixels=max_pixels):
         image = pictures[place // len(questions)]
         if isinstance(reply, ImageError):
-            unreadable[image] = reply
+            told[place] = Unanswered(image, asked[place].text, reply)
         else:
             kept = reply.answer.above(least_score).suppress(most_overlap)
             left_out = len(reply.answer.boxes) - len(kept.boxes)
-            found[place] = PictureAnswer(image, asked[place].text, reply._replace(answer=kept), left_out)
-    answers = [found[place] for place in sorted(found)]
-    for image, own in groupby(answers if draw is not None else [], key=lambda answer: answer.image):
+            told[place] = PictureAnswer(image, asked[place].text, reply._replace(answer=kept), left_out)
+    answers = PictureAnswers([told[place] for place in sorted(told)])
+    for image, own in groupby(answers.found if draw is not None else [], key=lambda answer: answer.image):
         draw_answers(image, list(own), drawings[image], max_pixels)
-    return PictureAnswers(answers, list(unreadable.values()))
+    return answers
 
 
 def _name_drawings(pictures: Sequence[Path], folder: Path) -> dict[Path, Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -21,6 +22,13 @@ from groundling.model.processor import Processor
 _NEVER = 1_000_000  # tokens, where lines say themselves when they end
 
 
+class Said(NamedTuple):
+    """An answer as the tokens that spell it, without its end token; full: with more room it would have gone on."""
+
+    tokens: list[Written]
+    is_full: bool
+
+
 def generate_tokens(
     model: PreTrainedModel,
     processor: Processor,
@@ -29,8 +37,8 @@ def generate_tokens(
     batch_size: int,
     max_new_tokens: int,
     free: bool = False,
-) -> list[list[Written]]:
-    """One answer a prompt, in order, as the tokens that spell it, without its end token. Decoding is greedy.
+) -> list[Said]:
+    """One answer a prompt, in order. Decoding is greedy.
 
     An answer about a picture is held to the grammar of the contract's form, unless it is `free`: then it may say
     anything, and is cut at `max_new_tokens`. Prompts that hold the same `patches` object have the model see that
@@ -43,7 +51,7 @@ def generate_tokens(
         else:
             _generate_by_rows(model, processor, prompts, lines, batch_size)
     read = processor.vocabulary.read
-    return [list(map(Written, read(line.tokens), line.chances)) for line in lines]
+    return [Said(list(map(Written, read(line.tokens), line.chances)), line.is_full) for line in lines]
 
 
 def _begin(processor: Processor, prompt: Sample, most: int, *, free: bool) -> Line:
@@ -138,11 +146,14 @@ class _LineWriter(LogitsProcessor):
 
 @contextmanager
 def _ready_to_answer(model: PreTrainedModel) -> Iterator[None]:
-    """The model in evaluation mode; afterwards as it was before."""
+    """The model in evaluation mode, without gradients; afterwards as it was before.
+
+    FSDP2 (torch 2.13) keeps what it brings a layer's weights together in: made in inference mode it trains no more.
+    """
     in_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if is_spread(model) else torch.inference_mode():
             yield
     finally:
         for module in in_training:

@@ -31,11 +31,16 @@ class Line(Protocol):
     """An answer that is being written."""
 
     tokens: list[int]  # so far, without the one that ends it
-    chances: list[Chance | None]  # of each; None where the model was not asked
+    chances: list[Chance | None]  # of each; None where the model did not choose it
+    is_full: bool  # whether the model would have gone on, had there been room
 
     @property
     def choices(self) -> Choices | None:
         """What may come next; None where the answer is complete."""
+        ...
+
+    def refuse(self, token: int) -> bool:
+        """Whether there is no room for what the token begins; from then on it is no choice."""
         ...
 
     def write(self, token: int, chance: Chance | None = None) -> list[int]:
@@ -44,10 +49,10 @@ class Line(Protocol):
 
 
 class Chosen(NamedTuple):
-    """A token that a model chose, and what it thought of it."""
+    """A token that comes next, and what the model thought of it; None where it wanted one that has no room."""
 
     token: int
-    chance: Chance
+    chance: Chance | None
 
 
 class FreeLine:
@@ -65,6 +70,15 @@ class FreeLine:
         """All tokens, until the end."""
         return None if self._is_ended or len(self.tokens) >= self._most else Choices((), "any")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether it was cut before its end."""
+        return not self._is_ended and len(self.tokens) >= self._most
+
+    def refuse(self, token: int) -> bool:
+        """Never: a free answer is cut where its room ends."""
+        return False
+
     def write(self, token: int, chance: Chance | None = None) -> list[int]:
         """The token, unless it ends the answer."""
         self._is_ended = token in self._ends
@@ -77,15 +91,17 @@ class FreeLine:
 class ForcedLine:
     """Only what the grammar of `form` has in the text's `frame`.
 
-    Another thing may follow while there is room for it within `most` tokens. One thing there always may be.
+    Another thing may follow while there is room within `most` tokens for one with a short label. One there always may
+    be, and a thing begun is written to its end.
     """
 
     def __init__(self, vocabulary: Vocabulary, form: AnswerForm, frame: Frame, end: str, most: int) -> None:
         self.tokens: list[int] = []
         self.chances: list[Chance | None] = []
+        self.is_full = False
         self._vocabulary = vocabulary
         self._most = most
-        self._skeleton = skeleton(form, frame, end, has_room=self._has_room)
+        self._skeleton = skeleton(form, frame, end)
         self._slot: Slot | None = next(self._skeleton)
         self._written = 0  # tokens in the slot
         self._value = 0  # of the number in it
@@ -100,13 +116,26 @@ class ForcedLine:
             return None
         if self._branches:
             return Choices([rest[0] for _, rest in self._branches])
-        firsts = [self._vocabulary.spell(text)[0] for text in slot.then]
+        firsts = [self._vocabulary.spell(text)[0] for _, text in self._texts(slot)]
         if isinstance(slot, Number):
             is_number = self._written > 0 and slot.least <= self._value <= slot.most
             return Choices([*self._digits(slot), *(firsts if is_number else [])])
         if isinstance(slot, Label):
             return self._label_choices(slot)
         return Choices(firsts)
+
+    def refuse(self, token: int) -> bool:
+        """Whether the token begins another thing and nothing else, and there is no room for one."""
+        slot = self._slot
+        if slot is None or not slot.more or len(self.tokens) + THING_TOKENS <= self._most:
+            return False
+        texts = self._begun(token, slot)
+        others = [(branch, rest) for branch, rest in texts if not _is_more(branch, slot)]
+        if not texts or (self._branches and not others) or token in [rest[0] for _, rest in others]:
+            return False  # no other thing, one that is begun already, or perhaps one
+        self.is_full = True
+        self._branches = others if self._branches else []
+        return True
 
     def write(self, token: int, chance: Chance | None = None) -> list[int]:
         """The token, and all that stand alone behind it."""
@@ -121,8 +150,11 @@ class ForcedLine:
             self.chances.pop()
         return written
 
-    def _has_room(self) -> bool:
-        return len(self.tokens) + THING_TOKENS <= self._most
+    def _texts(self, slot: Slot) -> list[tuple[int, str]]:
+        """What may follow in the slot, by its branch."""
+        return [
+            (branch, text) for branch, text in enumerate(slot.then) if not (self.is_full and _is_more(branch, slot))
+        ]
 
     def _digits(self, slot: Number) -> list[int]:
         if self._written and not self._value:
@@ -138,7 +170,7 @@ class ForcedLine:
 
     def _closers(self, slot: Label) -> dict[int, bytes]:
         """Tokens that close the label and go on as one of its texts does, with what they spell from the quote on."""
-        starts = {text.partition("<|")[0].encode() for text in slot.then}
+        starts = {text.partition("<|")[0].encode() for _, text in self._texts(slot)}
         beginnings = {start[:length] for start in starts for length in range(1, len(start) + 1)}
         closing = self._vocabulary.closing[self._place]
         return {token: spelled for spelled in beginnings & closing.keys() for token in closing[spelled]}
@@ -149,23 +181,31 @@ class ForcedLine:
         slot = self._slot
         assert slot is not None, "a complete answer is not written further"
         self.tokens.append(token)
-        if not self._branches and isinstance(slot, Number) and token in self._vocabulary.digits:
+        begun = self._begun(token, slot)
+        if begun:
+            self._go_on(token, begun)
+            return
+        self._written += 1
+        if isinstance(slot, Number):
             self._value = self._value * 10 + self._vocabulary.digits.index(token)
-            self._written += 1
-        elif not self._branches and isinstance(slot, Label) and not self._closes(slot, token):
-            self._place = self._vocabulary.place_behind(token, self._place) if slot.is_quoted else self._place
-            self._written += 1
-        else:
-            self._go_on(token, slot)
+        elif isinstance(slot, Label) and slot.is_quoted:
+            self._place = self._vocabulary.place_behind(token, self._place)
 
     def _closes(self, slot: Label, token: int) -> bool:
         if slot.is_quoted:
             return token in self._closers(slot)
         return token == self._vocabulary.spell(slot.then[0])[0]
 
-    def _go_on(self, token: int, slot: Slot) -> None:
+    def _begun(self, token: int, slot: Slot) -> list[tuple[int, tuple[int, ...]]]:
+        """The fixed texts that are begun or that the token may begin; none where it is of a number or a label."""
+        if self._branches:
+            return self._branches
+        is_digit = isinstance(slot, Number) and token in self._vocabulary.digits
+        is_word = isinstance(slot, Label) and not self._closes(slot, token)
+        return [] if is_digit or is_word else self._begin(token, slot)
+
+    def _go_on(self, token: int, begun: list[tuple[int, tuple[int, ...]]]) -> None:
         """A token of the fixed texts."""
-        begun = self._branches or self._begin(token, slot)
         self._branches = [(branch, rest[1:]) for branch, rest in begun if rest[0] == token]
         assert self._branches, "only what may come next is written"
         if not self._branches[0][1]:
@@ -176,9 +216,9 @@ class ForcedLine:
         spell = self._vocabulary.spell
         if isinstance(slot, Label) and slot.is_quoted:
             start = self._closers(slot)[token].decode()
-            texts = [(branch, text) for branch, text in enumerate(slot.then) if text.startswith(start)]
+            texts = [(branch, text) for branch, text in self._texts(slot) if text.startswith(start)]
             return [(branch, (token, *spell(text[len(start) :]))) for branch, text in texts]
-        return [(branch, spell(text)) for branch, text in enumerate(slot.then)]
+        return [(branch, spell(text)) for branch, text in self._texts(slot)]
 
     def _fill(self, branch: int) -> None:
         filled = Filled(branch, self._value)
@@ -189,15 +229,22 @@ class ForcedLine:
             self._slot = None
 
 
+def _is_more(branch: int, slot: Slot) -> bool:
+    return 1 <= branch <= slot.more
+
+
 def choose(logits: torch.Tensor, lines: Sequence[Line], vocabulary: Vocabulary) -> list[Chosen]:
     """For each line the likeliest of the tokens that may come next; `logits` is (lines, vocabulary)."""
     tokens = _find_likeliest(logits, lines, vocabulary)
+    refused = [line.refuse(token) for line, token in zip(lines, tokens.tolist(), strict=True)]
+    if any(refused):
+        tokens = _find_likeliest(logits, lines, vocabulary)
     wide = logits.float()
     asked = torch.cat([wide.gather(1, tokens.unsqueeze(1)), wide[:, vocabulary.digits]], dim=1)
     chances = (asked - wide.logsumexp(dim=1, keepdim=True)).exp().nan_to_num(0)  # of broken weights
     return [
-        Chosen(token, Chance(own, digits))
-        for token, (own, *digits) in zip(tokens.tolist(), chances.tolist(), strict=True)
+        Chosen(token, None if is_other else Chance(own, digits))
+        for token, (own, *digits), is_other in zip(tokens.tolist(), chances.tolist(), refused, strict=True)
     ]
 
 

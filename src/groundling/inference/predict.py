@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,12 @@ class Grounder:
     model: PreTrainedModel
     processor: Processor
     name: str
-    weights: str | None = None  # what tells its weights from others': a hash; None for a model still in training
+    checkpoint: Checkpoint | None = None  # that it was loaded from; None for a model still in training
+
+    @cached_property
+    def weights(self) -> str | None:
+        """What tells its weights from others': a hash, for which all are read; None for a model still in training."""
+        return None if self.checkpoint is None else hash_weights(self.checkpoint)
 
     @property
     def contract(self) -> Contract:
@@ -133,8 +139,9 @@ class Grounder:
         if batch_size < 1 or max_new_tokens < 1:
             raise SettingsError(f"batch_size is {batch_size} and max_new_tokens {max_new_tokens}; both start at 1")
         images = [question.image for question in questions]
-        # devices that take every pass in step have to come to as many
-        windows = plan_windows(images, batch_size * BATCHES_AT_ONCE, exact=is_spread(self.model))
+        # devices that take every pass in step have to come to as many, and may only stop between two batches
+        in_step = is_spread(self.model)
+        windows = plan_windows(images, batch_size * (1 if in_step else BATCHES_AT_ONCE), exact=in_step)
         with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:
 
             def begin_reading(window: Sequence[Sequence[int]]) -> list[Future[_Seen | ImageError]]:
@@ -166,9 +173,10 @@ class Grounder:
         answers = generate_tokens(
             self.model, self.processor, prompts, batch_size=batch_size, max_new_tokens=max_new_tokens, free=free
         )
-        for written, (place, picture) in zip(answers, asked, strict=True):
-            text = "".join(token.text for token in written)
-            yield Reply(place, self.read(text, picture.patches.seen, picture.original, written))
+        for said, (place, picture) in zip(answers, asked, strict=True):
+            text = "".join(token.text for token in said.tokens)
+            found = self.read(text, picture.patches.seen, picture.original, said.tokens)
+            yield Reply(place, found._replace(answer=replace(found.answer, is_full=said.is_full)))
 
     def read(self, text: str, seen: Frame, original: Frame, written: Sequence[Written] | None = None) -> Answered:
         """An answer's text about a picture of the `original` size, seen as `seen`; `written` gives its boxes scores."""
@@ -230,5 +238,4 @@ def load_checkpoint(checkpoint: Checkpoint, *, device: str | None = None) -> Gro
     """A grounder from a checkpoint that was found; `device` as in `load`."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = load_model(checkpoint, dtype=torch.float32 if place.type == "cpu" else torch.bfloat16)
-    weights = hash_weights(checkpoint)
-    return Grounder(model.to(place).eval(), load_processor(checkpoint), checkpoint.name, weights)  # type: ignore[arg-type]
+    return Grounder(model.to(place).eval(), load_processor(checkpoint), checkpoint.name, checkpoint)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from groundling.dialect.schema import answer_regex, answer_schema
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import Source, open_image
 from groundling.inference.predict import MAX_NEW_TOKENS
-from groundling.inference.server import Server, Turn
+from groundling.inference.server import Server, Turn, keep_box_tokens
 from groundling.model.contract import Contract
 from groundling.model.patches import resize
 from groundling.model.processor import fit_frame
@@ -87,7 +87,7 @@ class ServedGrounder:
     def _extra(self, seen: Frame) -> dict[str, Any]:
         form = self.contract.answer_form
         guide = {} if self.engine is None else GUIDES[self.engine](form, self.contract.known_family.text_frame(seen))
-        return guide | ({"skip_special_tokens": False} if form == "tokens" else {})  # else its boxes are cut out
+        return guide | keep_box_tokens(form)
 
 
 def _as_png(picture: Image.Image, seen: Frame, contract: Contract) -> bytes:

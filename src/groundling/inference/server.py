@@ -74,6 +74,8 @@ class Server:
     def answer(self, turn: Turn, *, max_tokens: int, extra: Mapping[str, Any] | None = None) -> str:
         """The model's words, "" where it says nothing. Decoding is greedy. ServerError where there is no reply.
 
+        Thoughts that the server keeps apart are left out; where nothing else came they are given as a thought that
+        never ended, for a reader to name.
         `extra` are further fields of the request, such as a guide.
         """
         body = {"model": self.model, "messages": _messages(turn), "temperature": 0, "max_tokens": max_tokens}
@@ -86,10 +88,30 @@ class Server:
             place=self.address,
         )
         try:
-            words = reply["choices"][0]["message"]["content"]
+            message = reply["choices"][0]["message"]
+            words = _join_parts(message["content"])
         except (TypeError, LookupError):
-            raise ServerError(f"{self.address}: a reply without choices[0].message.content; {_IS_IT}") from None
-        return words if isinstance(words, str) else ""
+            told = _told(reply)
+            said = "" if told is None else f" ({_shown(told.encode(errors='replace'))})"
+            raise ServerError(f"{self.address}: a reply without choices[0].message.content{said}; {_IS_IT}") from None
+        thoughts = next((message[key] for key in _THOUGHTS if isinstance(message.get(key), str)), "")
+        return words if words or not thoughts else f"<think>{thoughts}"
+
+
+_THOUGHTS = ("reasoning", "reasoning_content")  # as vLLM has it since 0.11, and as it had; SGLang's (their code, 2026)
+
+
+def _join_parts(content: Any) -> str:
+    """The words of a message, told whole or in parts: [{"type": "text", "text": "..."}, ...]; "" where it has none."""
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def keep_box_tokens(form: str) -> dict[str, Any]:
+    """The fields of a request without which a server cuts the boxes out of answers of that form."""
+    return {"skip_special_tokens": False} if form == "tokens" else {}
 
 
 _IS_IT = "is it a server of OpenAI's chat completions?"
@@ -232,10 +254,16 @@ def _message(content: bytes) -> bytes:
         found = json.loads(content)
     except (ValueError, RecursionError):
         return content
+    told = _told(found)
+    return content if told is None else told.encode(errors="replace")
+
+
+def _told(found: Any) -> str | None:
+    """The words of an error, nested as vLLM has them or flat as SGLang; None where there are none."""
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and name in found:
             found = found[name]
-    return found.encode(errors="replace") if isinstance(found, str) else content
+    return found if isinstance(found, str) else None
 
 
 def _shown(content: bytes) -> str:

@@ -7,7 +7,6 @@ Nothing is ever unpickled, and no code that comes with a checkpoint is run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer,
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from groundling.errors import ContractError, SettingsError
+from groundling.model.content import hash_contents
 from groundling.model.contract import Contract, check_processor, derive_contract, read_contract
 from groundling.model.processor import Processor
 from groundling.model.quantise import loading_in_4_bits
@@ -211,14 +211,15 @@ def load_processor(checkpoint: Checkpoint) -> Processor:
 
 
 def hash_weights(checkpoint: Checkpoint) -> str:
-    """SHA-256, in hex, of names, sizes and times of the weights' files, an adapter's base's too: not of their bytes."""
-    digest = hashlib.sha256((checkpoint.base or "").encode())
-    for file in sorted(checkpoint.folder.glob("*.safetensors")):
-        found = file.stat()
-        digest.update(f"{file.name} {found.st_size} {found.st_mtime_ns}\n".encode())
-    if checkpoint.base is not None:
-        digest.update(hash_weights(_find_base(checkpoint.base, checkpoint.folder)).encode())
-    return digest.hexdigest()
+    """A hash of every byte of the weights, an adapter's base's too; see `content`."""
+    return hash_contents(_find_weights(checkpoint))
+
+
+def _find_weights(checkpoint: Checkpoint) -> list[Path]:
+    own = sorted(checkpoint.folder.glob("*.safetensors"))
+    if checkpoint.base is None:
+        return own
+    return own + _find_weights(_find_base(checkpoint.base, checkpoint.folder))
 
 
 def load_model(

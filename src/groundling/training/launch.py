@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ _TORCHRUN = "torch.distributed.run"
 _ACCELERATE = "accelerate.commands.launch"
 _PORT = "29500"
 _SPEAKER = "0"  # the process that tells its errors itself
+_THREADS = "OMP_NUM_THREADS"
 _LAUNCHER = "GROUNDLING_LAUNCHER"  # the process that has started this one, by number
 _SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of Linux's prctl
 _PEER_IS_GONE = (  # what gloo and NCCL say of torch 2.13
@@ -50,6 +52,24 @@ def needs_launcher(launch: Launch, environment: Mapping[str, str] = os.environ) 
     """Whether the recipe asks for a launcher, and this process was not started by one."""
     is_launched = "RANK" in environment or "ACCELERATE_MIXED_PRECISION" in environment
     return not is_launched and launch != Launch()
+
+
+def refuse_impossible_start(launch: Launch) -> None:
+    """SettingsError where this machine has too few GPUs, none for FSDP2, or no DeepSpeed for its engines."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < (launch.processes or 1):
+        raise SettingsError(f"launch.processes is {launch.processes}, and this machine has {gpus} GPUs; each takes one")
+    if gpus == 0 and launch.engine == "fsdp2":  # accelerate 1.15 would run plain data parallelism, and not say so
+        raise SettingsError(
+            "launch.engine is fsdp2, which needs GPUs, and torch finds none here (`groundling info` tells what there "
+            "is); on a CPU use launch.engine=ddp, or zero2 or zero3"
+        )
+    if launch.has_deepspeed and find_spec("deepspeed") is None:
+        raise SettingsError(
+            f'launch.engine is {launch.engine}, and DeepSpeed is not installed; pip install "groundling[deepspeed]"'
+        )
 
 
 def find_meeting(launch: Launch, environment: Mapping[str, str] = os.environ) -> Meeting | None:
@@ -82,17 +102,17 @@ def start(
 ) -> int:
     """Do what the command does; the exit code is that of the process which failed first, 0 where none did.
 
-    TrainingError tells of that one what it could not tell itself. Asked to end, the processes are asked in turn,
-    and have so many seconds.
-    SettingsError where this machine has GPUs, but too few.
+    TrainingError tells of that one what it could not tell itself. Asked to end, the processes are asked in turn, and
+    have so many seconds. Where OMP_NUM_THREADS is not set each gets its share of the cores; launchers would give it
+    one, and torchrun warn of that.
     """
     import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    _refuse_too_few(launch, torch.cuda.device_count())
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # a failure is told below
     os.environ[_LAUNCHER] = str(os.getpid())
+    os.environ.setdefault(_THREADS, str(max(1, torch.get_num_threads() // (launch.processes or 1))))
     try:
         _run_launcher(launch, _options(launch, arguments, meeting), seconds)
     except ChildFailedError as error:
@@ -100,12 +120,6 @@ def start(
     except SignalException as error:
         return PREEMPTED if error.sigval == signal.SIGTERM else 128 + error.sigval
     return 0
-
-
-def _refuse_too_few(launch: Launch, gpus: int) -> None:
-    """Without any, processes share the processor."""
-    if 0 < gpus < (launch.processes or 1):
-        raise SettingsError(f"launch.processes is {launch.processes}, and this machine has {gpus} GPUs; each takes one")
 
 
 def _run_launcher(launch: Launch, options: list[str], seconds: int) -> None:
@@ -143,7 +157,7 @@ def _explain(failure: tuple[int, Any]) -> int:
     file = Path(found.error_file)
     has_spoken = rank == 0 or (file.parents[1] / _SPEAKER / file.name).is_file()
     if not has_spoken and file.is_file():
-        raise TrainingError(f"process {rank}: {found.message}")
+        raise TrainingError(f"process {rank}: {found.message['message']}")
     return found.exitcode
 
 
@@ -198,14 +212,26 @@ def _accelerate(launch: Launch, meeting: Meeting | None) -> list[str]:
     return [*options, "--deepspeed_multinode_launcher", "standard"]  # else one machine starts the others by ssh
 
 
+def refuse_other_number(launch: Launch, environment: Mapping[str, str] = os.environ) -> None:
+    """SettingsError where a launcher has started another number of processes; this can be told before all else."""
+    if "WORLD_SIZE" in environment and (wrong := _other_number(launch, int(environment["WORLD_SIZE"]))):
+        raise SettingsError(f"{wrong}. {_CURE}")
+
+
 def refuse_other_launch(launch: Launch, *, engine: str, processes: int) -> None:
     """SettingsError where another engine or number of processes runs than the recipe asks for."""
-    wrong = []
-    if launch.engine is not None and launch.engine != engine:
-        wrong.append(f"launch.engine is {launch.engine}, but {engine} runs")
-    wanted = launch.machines * (launch.processes or 1)
-    if launch != Launch() and wanted != processes:
-        asked = f"launch asks for {launch.machines} x {launch.processes or 1} processes"
-        wrong.append(f"{asked}, but {processes} {'runs' if processes == 1 else 'run'}")
+    is_other = launch.engine is not None and launch.engine != engine
+    wrong = [f"launch.engine is {launch.engine}, but {engine} runs"] if is_other else []
+    wrong += filter(None, [_other_number(launch, processes)])
     if wrong:
-        raise SettingsError(f"{'; '.join(wrong)}. `groundling train` starts what a recipe asks for")
+        raise SettingsError(f"{'; '.join(wrong)}. {_CURE}")
+
+
+def _other_number(launch: Launch, processes: int) -> str | None:
+    if launch == Launch() or launch.devices == processes:
+        return None
+    asked = f"launch asks for {launch.machines} x {launch.processes or 1} processes"
+    return f"{asked}, but {processes} {'runs' if processes == 1 else 'run'}"
+
+
+_CURE = "`groundling train` alone, without torchrun or accelerate before it, starts what the recipe asks for"

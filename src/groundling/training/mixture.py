@@ -7,7 +7,7 @@ shard is dealt over the windows picture by picture.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,14 @@ class Mixture(LazyRecords):
         part = int(np.searchsorted(self._starts, place, side="right")) - 1
         records, numbers = self.parts[part]
         return records[int(numbers[place - self._starts[part]])]
+
+    def __iter__(self) -> Iterator[Record]:
+        for records, numbers in self.parts:
+            yield from (
+                records.read_in_turn(numbers)
+                if isinstance(records, Shards)
+                else map(records.__getitem__, numbers.tolist())
+            )
 
     def pictures(self) -> list[Hashable | None]:
         """Something for each record that is the same for those about one picture; None without one."""

@@ -104,13 +104,17 @@ def _describe_run(plan: Plan) -> str:
         length = f"{train.epochs:g} epochs" if train.max_steps is None else "train.max_steps"
         lines.append(
             f"run: {plan.steps:,} steps ({length}), the first {plan.warmup_steps:,} to warm up; "
-            f"{plan.evaluations:,} evaluations and {plan.saves:,} checkpoints on the way"
+            f"{_count(plan.evaluations, 'evaluation')} and {_count(plan.saves, 'checkpoint')} on the way"
         )
     if plan.seconds is not None:
         lines.append(f"  {in_words(plan.seconds)} at the rate given, evaluations not counted")
     disk = plan.disk
     lines.append(
-        f"{'  ' if lines else 'run: '}disk: a checkpoint takes {show_bytes(disk.checkpoint)}; {disk.checkpoints} kept; "
+        f"{'  ' if lines else ''}disk: a checkpoint takes {show_bytes(disk.checkpoint)}; {disk.checkpoints} kept; "
         f"the run folder takes {show_bytes(disk.whole)} at its most"
     )
     return "\n".join(lines)
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

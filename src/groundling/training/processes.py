@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, gather
 
 from groundling.data.record import Record
 from groundling.errors import SettingsError
 from groundling.evaluation.evaluate import predict_records
 from groundling.evaluation.metrics import Prediction
+from groundling.evaluation.pace import StopAsked
+from groundling.evaluation.processes import this_process
 from groundling.inference.generate import is_spread
 from groundling.inference.predict import Grounder
 from groundling.settings import Settings
@@ -30,8 +35,8 @@ def ask_together(
 ) -> list[Prediction]:
     """All predictions in the records' order, on every process, as the recipe has them asked.
 
-    StopAsked on every process where one was asked to stop meanwhile; weights that are spread over devices, which take
-    every pass together, are asked to the end.
+    StopAsked on every process where one was asked to stop meanwhile: weights that are spread over devices, which take
+    every pass together, finish the batch that is being answered.
     """
     return predict_records(
         grounder,
@@ -40,8 +45,15 @@ def ask_together(
         max_new_tokens=settings.evaluate.max_new_tokens,
         free=settings.evaluate.free,
         max_pixels=settings.images.max_file_pixels,
-        progress=None if is_spread(grounder.model) else stop.leave_if_asked,
+        progress=partial(_leave_together, stop) if is_spread(grounder.model) else stop.leave_if_asked,
     )
+
+
+def _leave_together(stop: StopRequest, *_: int) -> None:
+    """StopAsked on all processes at one answer, where any was asked to stop; all have to call it equally often."""
+    signals: Any = gather(torch.tensor([stop.signal], device=this_process().device))
+    if asked := int(signals.max()):
+        raise StopAsked(asked)
 
 
 def name_engine(accelerator: Accelerator) -> str:

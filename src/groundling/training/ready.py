@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from groundling.data.check import Finding
 from groundling.data.record import Record
 from groundling.errors import SettingsError
 from groundling.evaluation.processes import from_main_process
@@ -59,13 +60,18 @@ def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
     return dataclasses.replace(contract, trained_on=trained_on, made_with=installed_versions())
 
 
-def refuse_other_data(resume: Path | None, contract: Contract) -> None:
-    """SettingsError where a run would go on in the middle of other records than it began with."""
+def refuse_other_data(resume: Path | None, contract: Contract, findings: Sequence[Finding] = ()) -> None:
+    """SettingsError where a run would go on in the middle of other records than it began with.
+
+    `findings` tell what of the data cannot be used, since that may be why.
+    """
     before = None if resume is None else read_contract(resume)
     if before is not None and before.trained_on != contract.trained_on:
+        errors = [finding for finding in findings if finding.level == "error"]
+        unusable = f"; {len(errors)} errors set records aside, the first: {errors[0].message}" if errors else ""
         raise SettingsError(
             f"{resume} has learned from other records than data.train holds: {_tell_data(before)}, "
-            f"now {_tell_data(contract)}; put the former ones back, or start a new run from its weights "
+            f"now {_tell_data(contract)}{unusable}. Put the former ones back, or start a new run from its weights "
             f"(model.name={resume})"
         )
 

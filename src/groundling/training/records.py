@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache, partial
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,22 +18,35 @@ from groundling.data.augment import Augmentation, Augmenter
 from groundling.data.change import Change, change_picture
 from groundling.data.check import Finding, check, find_own_errors, usable
 from groundling.data.findings import key_of
+from groundling.data.look import find_unreadable
 from groundling.data.record import Record, Rejected
 from groundling.data.shards import Shards, open_records
 from groundling.dialect.answer import Answer
-from groundling.dialect.family import Budget
 from groundling.errors import RecordError, SettingsError
 from groundling.evaluation.metrics import METRICS, Prediction, mark
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import open_image, read_frame
-from groundling.inference.batch import IGNORED, Sample, encode_question, encode_seen, encode_words, pack_row
+from groundling.inference.batch import (
+    Counted,
+    Sample,
+    Sketch,
+    count_tokens,
+    encode_question,
+    encode_seen,
+    encode_words,
+    pack_row,
+    sketch_sample,
+)
 from groundling.model.contract import Contract
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 from groundling.settings import Settings
 from groundling.training.mixture import Mixture, Part
 from groundling.training.rows import Length, Lengths, Row
+
+_ENCODED_AT_ONCE = 1024  # samples
+_KEPT_SIZES = 4096  # of pictures
 
 
 class TooLong(NamedTuple):
@@ -69,13 +83,20 @@ def gather_records(
     train, rejected = _scan([source.path for source in settings.data.train], settings)
     test, rejected_test = _scan(settings.data.test, settings)
     test = [list(records) for records in test]  # all of them are asked, so all of them are looked at
-    judge = partial(_judge, budget=processor.contract.budget, max_pixels=settings.images.max_file_pixels)
-    findings = judge([*train, *test], rejected + rejected_test, progress=progress)
-    errors = [finding for finding in findings if finding.level == "error"]
-    if errors and settings.data.strict:
-        raise SettingsError(f"data.strict is set, and the data has {len(errors)} errors{_first(errors)}")
+    max_pixels = settings.images.max_file_pixels
+    together = [record for records in (*train, *test) if not isinstance(records, Shards) for record in records]
+    budget, bad_lines = processor.contract.budget, rejected + rejected_test
+    findings = check(together, rejected=bad_lines, budget=budget, max_pixels=max_pixels, progress=progress)
+    _refuse_errors(findings, settings)
+    judges = [
+        _judge_alone(records, max_pixels, progress) if isinstance(records, Shards) else _judge_by(findings)
+        for records in train
+    ]
+    measured = [measure_usable(*each, processor, settings) for each in zip(train, judges, strict=True)]
+    of_shards = zip(train, measured, strict=True)
+    findings += [found for records, each in of_shards if isinstance(records, Shards) for found in each.errors]
+    _refuse_errors(findings, settings)
 
-    measured = [measure_usable(records, errors, processor, settings) for records in train]
     weights = [source.weight for source in settings.data.train]
     mixed = mix_numbers([len(each.numbers) for each in measured], weights, seed=settings.train.seed)
     parts = [Part(records, each.numbers[places]) for records, each, places in zip(train, measured, mixed, strict=True)]
@@ -98,19 +119,28 @@ def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[Sequence[Reco
     return [scan.records for scan in scans], [bad for scan in scans for bad in scan.rejected]
 
 
-def _judge(
-    sources: Sequence[Sequence[Record]],
-    rejected: Sequence[Rejected],
-    *,
-    budget: Budget,
-    max_pixels: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[Finding]:
-    """What `check` finds in record files together, and the errors that each record of shards shows by itself."""
-    apart = [records for records in sources if isinstance(records, Shards)]
-    together = [record for records in sources if not isinstance(records, Shards) for record in records]
-    findings = check(together, rejected=rejected, budget=budget, max_pixels=max_pixels, progress=progress)
-    return [*findings, *(found for records in apart for found in find_own_errors(records, max_pixels))]
+Judge = Callable[[Record], list[Finding]]  # gives a record's errors
+
+
+def _judge_alone(records: Shards, max_pixels: int, progress: Callable[[int, int], None] | None) -> Judge:
+    """By what each record of shards shows by itself, and by whether its picture can be read."""
+    bad = find_unreadable(records, max_pixels=max_pixels, progress=progress)
+    return lambda record: list(find_own_errors([record], bad, max_pixels))
+
+
+def _judge_by(findings: Sequence[Finding]) -> Judge:
+    """By what was found before."""
+    errors: dict[Hashable, list[Finding]] = {}
+    for finding in findings:
+        if finding.level == "error":
+            errors.setdefault(finding.key, []).append(finding)
+    return lambda record: errors.get(key_of(record), []) if errors else []
+
+
+def _refuse_errors(findings: Sequence[Finding], settings: Settings) -> None:
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors and settings.data.strict:
+        raise SettingsError(f"data.strict is set, and the data has {len(errors)} errors{_first(errors)}")
 
 
 def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
@@ -215,59 +245,76 @@ class Measured(NamedTuple):
     numbers: np.ndarray  # (N,) int64
     lengths: np.ndarray  # (N, 2) int32: tokens, and those that the picture's questions share
     too_long: list[TooLong]
+    errors: list[Finding]  # of the others
 
 
-def measure_usable(
-    records: Sequence[Record], errors: Iterable[Finding], processor: Processor, settings: Settings
-) -> Measured:
+def measure_usable(records: Sequence[Record], judge: Judge, processor: Processor, settings: Settings) -> Measured:
     """The records without an error whose samples fit a row. RecordError for one that the answer form cannot hold."""
-    bad = {finding.key for finding in errors}
     fits = partial(_fits_alone, settings=settings, blank=len(blank_sample(processor).input_ids))
-    is_told = isinstance(records, Shards)  # a shard tells the sizes of its pictures
-    limit = settings.images.max_file_pixels
-    numbers, lengths, too_long = array("q"), array("i"), list[TooLong]()
-    for number, record in enumerate(records):
-        if bad and key_of(record) in bad:
-            continue
-        try:
-            length = measure_seen(record, processor, record.declared if is_told else _read_original(record, limit))
-        except SettingsError as error:
-            raise RecordError(f"{record.place}: {error}") from None
+    find_original = _declared if isinstance(records, Shards) else _header_reader(settings.images.max_file_pixels)
+    numbers, lengths, too_long, errors = array("q"), array("i"), list[TooLong](), list[Finding]()
+
+    def pass_good() -> Iterator[tuple[int, Record]]:
+        for number, record in enumerate(records):
+            found = judge(record)
+            errors.extend(found)
+            if not found:
+                yield number, record
+
+    good, same = tee(pass_good())
+    measured = measure_all(((record, find_original(record)) for _, record in same), processor)
+    for (number, record), length in zip(good, measured, strict=True):
         if fits(record, length):
             numbers.append(number)
             lengths.extend(length)
         else:
             too_long.append(TooLong(record, length.tokens))
-    return Measured(np.array(numbers), np.array(lengths, dtype=np.int32).reshape(-1, 2), too_long)
+    return Measured(np.array(numbers), np.array(lengths, dtype=np.int32).reshape(-1, 2), too_long, errors)
+
+
+def _declared(record: Record) -> Frame | None:
+    """A picture's size as a shard tells it."""
+    return record.declared
+
+
+def _header_reader(max_pixels: int) -> Callable[[Record], Frame | None]:
+    """Gives the size of a record's picture from its header; each is opened once."""
+    read = cache(partial(read_frame, max_pixels=max_pixels))
+    return lambda record: None if record.image is None else read(record.image)
 
 
 def measure(record: Record, processor: Processor, max_pixels: int) -> Length:
     """The length of a record's sample, from the header of its picture."""
-    return measure_seen(record, processor, _read_original(record, max_pixels))
+    return next(measure_all([(record, _header_reader(max_pixels)(record))], processor))
 
 
-def measure_seen(record: Record, processor: Processor, original: Frame | None) -> Length:
-    """The length of a sample about a picture of this size, None without one."""
-    ids = expect_sample(record, processor, original).input_ids
-    behind_picture = ids[::-1].index(processor.image_token_id) if original is not None else len(ids)
-    return Length(len(ids), len(ids) - behind_picture)
+def measure_all(sized: Iterable[tuple[Record, Frame | None]], processor: Processor) -> Iterator[Length]:
+    """The lengths of samples, as `count_samples` counts them."""
+    return (Length(tokens, shared) for tokens, shared, _ in count_samples(sized, processor))
 
 
 def longest_answer(records: Sequence[Record], processor: Processor, max_pixels: int) -> int:
     """Tokens of the longest true answer, its end token counted; 0 without records."""
-    samples = (expect_sample(record, processor, _read_original(record, max_pixels)) for record in records)
-    return max((sum(label != IGNORED for label in sample.labels) for sample in samples), default=0)
+    sized = zip(records, map(_header_reader(max_pixels), records), strict=True)
+    return max((counted.learned for counted in count_samples(sized, processor)), default=0)
 
 
-def _read_original(record: Record, max_pixels: int) -> Frame | None:
-    return None if record.image is None else read_frame(record.image, max_pixels=max_pixels)
+def count_samples(sized: Iterable[tuple[Record, Frame | None]], processor: Processor) -> Iterator[Counted]:
+    """The tokens of records' samples, in order, from the sizes of their pictures alone, None without one.
+
+    So many are held at a time as are encoded together. RecordError for one that the answer form cannot hold.
+    """
+    expect = lru_cache(_KEPT_SIZES)(processor.expect)  # many pictures are of one size
+    sketches = (_sketch(record, original, original and expect(original), processor) for record, original in sized)
+    while together := list(islice(sketches, _ENCODED_AT_ONCE)):
+        yield from count_tokens(processor, together)
 
 
-def expect_sample(record: Record, processor: Processor, original: Frame | None) -> Sample:
-    """A record's sample without its pixels, from the size of its picture alone."""
-    if original is None:
-        return encode_words(processor, record, None)
-    return encode_seen(processor, record, original, processor.expect(original))
+def _sketch(record: Record, original: Frame | None, patches: Patches | None, processor: Processor) -> Sketch:
+    try:
+        return sketch_sample(processor, record, original, patches)
+    except SettingsError as error:
+        raise RecordError(f"{record.place}: {error}") from None
 
 
 def write_set_aside(gathered: Gathered, file: Path, settings: Settings) -> int:
@@ -308,7 +355,7 @@ def _augmentation(settings: Settings) -> Augmentation:
 
 
 def _is_short_enough(record: Record, original: Frame, *, processor: Processor, limit: int) -> bool:
-    return len(expect_sample(record, processor, original).input_ids) <= limit
+    return next(measure_all([(record, original)], processor)).tokens <= limit
 
 
 def measure_changed(
@@ -318,13 +365,17 @@ def measure_changed(
 
     `limit` is the augmenter's: a picture that would get a longer sample stays still.
     """
+    changes = ((augmenter.propose(image, epoch, attempt), subject) for image, subject in augmenter.subjects.items())
+    moving = [(change, subject) for change, subject in changes if not change.is_still]
+    sized = (
+        (augmenter.change_record(record, change), change.canvas)
+        for change, subject in moving
+        for record in subject.records
+    )
+    measured = measure_all(sized, processor)
     changed: dict[Record, Length] = {}
-    for image, subject in augmenter.subjects.items():
-        change = augmenter.propose(image, epoch, attempt)
-        if change.is_still:
-            continue
-        pairs = ((record, augmenter.change_record(record, change)) for record in subject.records)
-        lengths = {record: measure_seen(other, processor, change.canvas) for record, other in pairs}
+    for _, subject in moving:
+        lengths = {record: next(measured) for record in subject.records}
         if all(length.tokens <= limit for length in lengths.values()):
             changed |= lengths
     return [changed.get(record, length) for record, length in zip(records.train, records.lengths, strict=True)]

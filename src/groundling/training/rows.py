@@ -55,7 +55,8 @@ class Lengths(Sequence[Length]):
 class Row(NamedTuple):
     """Numbers of records that stand together, and the epoch and attempt that their pictures' changes depend on.
 
-    They travel with it, since whoever loads pictures ahead lives longer than an epoch.
+    They travel with it, since whoever loads pictures ahead lives longer than an epoch. Where a step has fewer records
+    than there are processes, some of them get a row of none: they keep in step, and nothing is learned twice.
     """
 
     numbers: list[int]
@@ -144,11 +145,13 @@ class RowSampler(Sampler[Row]):
         self.most = most if plan.share_pictures else 1
         self._quota = Quota(images, most)
         self._count = 0
-        drawn = len(self._draw(0, 0))
+        drawn = self._draw(0, 0)
+        self._count = len(drawn)
         if plan.pack_tokens is not None:
-            steps = math.ceil((drawn + int(drawn * SPARE_ROWS)) / plan.rows_a_step)
-            drawn = min(steps * plan.rows_a_step, len(images))  # whole steps, however they are dealt to processes
-        self._count = drawn
+            needed = sum(1 for row in drawn if row.numbers)
+            steps = math.ceil(min(needed + int(needed * SPARE_ROWS), len(images)) / plan.rows_a_step)
+            most = min(steps * plan.rows_a_step, len(images))  # whole steps, however they are dealt to processes
+            self._count = self._whole_rounds(most)
 
     def __len__(self) -> int:
         return self._count
@@ -173,7 +176,7 @@ class RowSampler(Sampler[Row]):
 
     def describe(self) -> str:
         """How many rows an epoch has, and how often its pictures are seen; what would make that less."""
-        rows = list(self)
+        rows = [row for row in self if row.numbers]
         seen = sum(len({self.images[number] for number in row.numbers} - {None}) for row in rows)
         asked = [image for image in self.images if image is not None]
         told = f"{len(rows)} rows an epoch, of {len(self.images) / max(1, len(rows)):.1f} records"
@@ -214,7 +217,8 @@ class RowSampler(Sampler[Row]):
         rows = split_rows(rows, self._count)
         shuffled = [Group(row, 1) for own in part_rows(rows, windows) for row in self._shuffle(own, rng)]
         steps = fill(shuffled, self.plan.rows_a_step, cut=False, quota=self._quota)
-        return [Row(row.members, epoch, attempt) for step in steps for row in step]
+        filled = self._fill_round([row.members for step in steps for row in step])
+        return [Row(numbers, epoch, attempt) for numbers in filled]
 
     def _shuffle(self, rows: Sequence[list[int]], rng: np.random.Generator) -> list[list[int]]:
         return [rows[place] for place in spread_out([self._quota.busiest(row) for row in rows], rng)]
@@ -227,11 +231,15 @@ class RowSampler(Sampler[Row]):
         for step in fill(counted, size * self.plan.rows_a_step, cut=True, quota=self._quota):
             largest_first = sorted(step, key=lambda group: group.size, reverse=True)  # so that few have to be cut
             own = join_members(fill(largest_first, size, cut=True))
-            rows += split_rows(own, self._whole_rounds(len(own)))
+            rows += self._fill_round(split_rows(own, self._whole_rounds(len(own))))
         return rows
 
     def _whole_rounds(self, rows: int) -> int:
         return -(-rows // self.plan.processes) * self.plan.processes
+
+    def _fill_round(self, rows: list[list[int]]) -> list[list[int]]:
+        """The rows, and as many of no records behind them as give every process one."""
+        return rows + [[] for _ in range(self._whole_rounds(len(rows)) - len(rows))]
 
     def _most_of_a_picture(self, accumulate: int) -> int:
         """How many questions about one picture may be in a step, from how many a step of so many rows holds."""

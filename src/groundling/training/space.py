@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import TrainingArguments
 
 from groundling.errors import SettingsError
 from groundling.settings import Settings
 from groundling.training.disk import free_bytes, show_bytes
+
+if TYPE_CHECKING:  # a plan does without it, and a fifth of a second
+    from transformers import TrainingArguments
 
 _ADAM = "adamw_torch"  # its kinds keep two numbers for each that is trained; of other optimizers nothing is counted
 _MASTERS = 12  # bytes for each trained number in DeepSpeed's state: it in float32, and Adam's two

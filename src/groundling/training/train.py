@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from groundling.data.record import Record
+from groundling.evaluation.pace import Progress, tell_progress
 from groundling.evaluation.processes import from_main_process
 from groundling.model.processor import Processor
 from groundling.recipe import load_settings
@@ -66,9 +67,9 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     """The training itself, in a run folder that no other process writes to."""
     resume = from_main_process(lambda: find_resume(settings))
 
-    base, processor, records = make_ready(settings, progress=stop.refuse_start)
+    base, processor, records = make_ready(settings, progress=_tell_looking(stop))
     from_main_process(stop.refuse_start)
-    refuse_other_data(resume, processor.contract)
+    refuse_other_data(resume, processor.contract, records.findings)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
@@ -99,6 +100,17 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     measure_run(settings, base, processor, records.test, stop)
     log.info("done: %s", settings.run.dir)
     return settings.run.dir
+
+
+def _tell_looking(stop: StopRequest) -> Progress:
+    """A progress that tells of long looking at pictures, and leaves where the run is to stop."""
+    tell = tell_progress(log, "pictures looked at", at_once=False)
+
+    def go_on(done: int, total: int) -> None:
+        stop.refuse_start()
+        tell(done, total)
+
+    return go_on
 
 
 # ---- its steps -------------------------------------------------------------------------------------------------
@@ -152,13 +164,15 @@ def show_first_batch(trainer: GroundingTrainer) -> None:
 def run_trainer(trainer: GroundingTrainer, resume: Path | None) -> None:
     """Train to the end. Asked to stop, PreemptedError for SIGTERM and KeyboardInterrupt for Ctrl-C, all saved."""
     with trainer.stop.listen(signal.SIGINT), trainer.stop.promise("the step is finished and saved first"):
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        try:
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        finally:
+            trainer.end_loading()
     if trainer.stopping.signal:
         step = trainer.state.global_step
         kept = trainer.settings.run.dir / "checkpoints" / str(step)
-        raise stopped(
-            trainer.stopping.signal, f"after step {step}; {kept} is whole, and the same command goes on from it"
-        )
+        state = f"after step {step}; {kept} is whole, and the same command goes on from it"
+        raise stopped(trainer.stopping.signal, state)
 
 
 def save_last(trainer: GroundingTrainer, asked: Record) -> Said:

@@ -120,6 +120,15 @@ class GroundingTrainer(Trainer):
         )
         return self.accelerator.prepare(loader)  # type: ignore[return-value]
 
+    def end_loading(self) -> None:
+        """End the processes that load pictures.
+
+        Left to the garbage collector, which undoes their queues first, each is waited for five seconds and killed.
+        """
+        loader: Any = self.callback_handler.train_dataloader
+        if loader is not None and loader._iterator is not None:
+            loader._iterator._shutdown_workers()
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """One group of parameters for each learning rate, `train.learning_rate` first: that of the first is logged."""
         if self.optimizer is None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from groundling.data.record import Record
-from groundling.data.shards import open_records
+from groundling.data.shards import Shards, open_records
 from groundling.errors import GroundlingError, SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import read_frame
@@ -24,7 +25,7 @@ from groundling.model.layout import Stretch
 from groundling.model.patches import Patches
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.records import blank_sample, longest_sample, measure_seen, mix_numbers, room_for_samples
+from groundling.training.records import blank_sample, longest_sample, measure_all, mix_numbers, room_for_samples
 from groundling.training.rehearsal import RowShape
 from groundling.training.rows import Length, RowPlan, RowSampler
 
@@ -84,7 +85,8 @@ class Samples:
     def at_budget(self, max_tokens: int) -> Samples:
         """The same samples, their pictures of so many visual tokens at most."""
         processor = self.processor.with_contract(self.processor.contract.with_max_tokens(max_tokens))
-        again = [one._replace(length=measure_seen(one.record, processor, one.frame)) for one in self.measured]
+        lengths = measure_all([(one.record, one.frame) for one in self.measured], processor)
+        again = [one._replace(length=length) for one, length in zip(self.measured, lengths, strict=True)]
         return replace(self, measured=again, processor=processor)
 
     def fit(self, settings: Settings) -> bool:
@@ -129,35 +131,35 @@ def _read(path: Path, settings: Settings) -> tuple[Sequence[Record], int]:
 
 
 def _choose(records: Sequence[Record], share: float, *, seed: int) -> list[Record]:
-    """All records, or those about a seeded share of the pictures; words alone count as a picture each."""
+    """All records, or those about a seeded share of the pictures; words alone count as a picture each.
+
+    Of shards, whose pictures lie in random order, so many row groups are taken: no others are read.
+    """
     if share >= 1:
         return list(records)
-    names = [str(record.image) if record.image else f"line {record.line}" for record in records]
+    if isinstance(records, Shards):
+        names = records.groups_of(records.rows_of(np.arange(len(records)))).tolist()
+    else:
+        names = [str(record.image) if record.image else f"line {record.line}" for record in records]
     pictures = list(dict.fromkeys(names))
     kept = np.random.default_rng(seed).permutation(len(pictures))[: max(1, round(share * len(pictures)))]
     wanted = {pictures[place] for place in kept.tolist()}
-    return [record for record, name in zip(records, names, strict=True) if name in wanted]
+    return [records[number] for number, name in enumerate(names) if name in wanted]
 
 
 def _measure(records: Sequence[Record], processor: Processor, settings: Settings) -> tuple[list[_Measured], int]:
     """The records with picture sizes and lengths, and how many have neither size nor readable picture."""
-    frames: dict[Path, Frame | None] = {}
-    measured: list[_Measured] = []
-    for record in records:
-        if record.image is not None and record.image not in frames:
-            frames[record.image] = _frame_of(record, settings.images.max_file_pixels)
-        frame = None if record.image is None else frames[record.image]
-        if frame is not None or record.image is None:
-            measured.append(_Measured(record, frame, measure_seen(record, processor, frame)))
+    find_frame = cache(partial(_read_frame, max_pixels=settings.images.max_file_pixels))
+    sized = [(record, record.declared or (record.image and find_frame(record.image))) for record in records]
+    readable = [(record, frame) for record, frame in sized if frame is not None or record.image is None]
+    lengths = measure_all(readable, processor)
+    measured = [_Measured(record, frame, length) for (record, frame), length in zip(readable, lengths, strict=True)]
     return measured, len(records) - len(measured)
 
 
-def _frame_of(record: Record, max_pixels: int) -> Frame | None:
-    if record.declared is not None:
-        return record.declared
-    assert record.image is not None
+def _read_frame(image: Path, max_pixels: int) -> Frame | None:
     try:
-        return read_frame(record.image, max_pixels=max_pixels)
+        return read_frame(image, max_pixels=max_pixels)
     except (GroundlingError, OSError):
         return None
 
