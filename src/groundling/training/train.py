@@ -26,7 +26,7 @@ from groundling.training.launch import refuse_other_launch
 from groundling.training.lock import hold_run
 from groundling.training.pictures import draw_first_batch
 from groundling.training.processes import name_engine, refuse_other_engine, refuse_other_state
-from groundling.training.ready import make_ready, refuse_other_data
+from groundling.training.ready import make_ready, refuse_no_step, refuse_other_data, refuse_other_sample
 from groundling.training.records import Gathered, choose_sample, refuse_unmeasurable
 from groundling.training.reload import Said, choose_asked, say
 from groundling.training.reports import measure_base, measure_run, refuse_impossible_measures
@@ -69,15 +69,18 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     base, processor, records = make_ready(settings, progress=stop.refuse_start)
     from_main_process(stop.refuse_start)
     refuse_other_data(resume, processor.contract)
+    refuse_no_step(resume, settings, processor, records, processes=arguments.world_size)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
-    start_run_folder(settings, processor, records, resume)
+        from_main_process(lambda: refuse_other_sample(resume, sample))
+    start_run_folder(settings, processor, records, sample, resume)
     measure_base(settings, base, processor, records.test, stop)
 
     asked = choose_asked(records.test, records.train)
     said: Said | None = None  # of that record by the trained model, where there is one in memory
     if resume is not None and is_at_end(resume, settings):
+        log.info("nothing is left to train: the final weights are those of %s", resume)
         copy_last(resume, settings.run.dir)
     else:
         with explain_loading(settings, processor):
