@@ -25,7 +25,7 @@ from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
 from groundling.training.lock import hold_run
 from groundling.training.pictures import draw_first_batch
-from groundling.training.processes import name_engine, refuse_other_engine, refuse_other_state
+from groundling.training.processes import name_engine, refuse_lone_fsdp, refuse_other_engine, refuse_other_state
 from groundling.training.ready import make_ready, refuse_no_step, refuse_other_data, refuse_other_sample
 from groundling.training.records import Gathered, choose_sample, refuse_unmeasurable
 from groundling.training.reload import Said, choose_asked, say
@@ -56,6 +56,7 @@ def train_by(settings: Settings) -> Path:
     refuse_missing_trackers(settings)
     refuse_secrets(settings)
     arguments = build_arguments(settings)
+    refuse_lone_fsdp()
     refuse_impossible_measures(settings)
     stop = StopRequest()
     with hold_run(settings.run.dir), stop.listen(signal.SIGTERM), telling_full_disk(settings.run.dir):
