@@ -337,7 +337,8 @@ def test_a_copied_model_has_no_state_of_its_training(tmp_path: Path) -> None:
         "rng_state.pth",
     ):
         (checkpoint / name).write_text(name, encoding="utf-8")
-    (checkpoint / "manifest.json").write_text("{}", encoding="utf-8")
+    for name in ("manifest.json", "test-sample.json"):
+        (checkpoint / name).write_text("{}", encoding="utf-8")
     copy_model(checkpoint, tmp_path / "final")
     names = sorted(path.name for path in (tmp_path / "final").iterdir())
     assert names == ["chat_template.jinja", "config.json", "groundling.json", "model.safetensors"]

@@ -9,7 +9,8 @@ import pytest
 
 from groundling.data.record import Record
 from groundling.errors import SettingsError
-from groundling.training.ready import SAMPLE_FILE, refuse_other_sample, sign_sample
+from groundling.training.checkpoint import SAMPLE_FILE
+from groundling.training.ready import refuse_other_sample, sign_sample
 
 ASKED = [Record(question=f"how many are {number}", image=None, answer="one") for number in range(3)]
 
@@ -20,7 +21,7 @@ def begin_checkpoint(run: Path, *scored: int) -> Path:
     checkpoint.mkdir(parents=True)
     history = [{"loss": 1.0, "step": 1}, *({"eval_miou": 0.5, "step": step} for step in scored)]
     (checkpoint / "trainer_state.json").write_text(json.dumps({"log_history": history}), encoding="utf-8")
-    (run / SAMPLE_FILE).write_text(json.dumps(sign_sample(ASKED)), encoding="utf-8")
+    (checkpoint / SAMPLE_FILE).write_text(json.dumps(sign_sample(ASKED)), encoding="utf-8")
     return checkpoint
 
 
@@ -38,5 +39,5 @@ def test_without_scores_or_what_they_were_taken_on_nothing_is_refused(tmp_path: 
     refuse_other_sample(None, ASKED)
     refuse_other_sample(begin_checkpoint(tmp_path / "unscored"), ASKED[:2])
     checkpoint = begin_checkpoint(tmp_path / "old", 4)
-    (tmp_path / "old" / SAMPLE_FILE).unlink()
+    (checkpoint / SAMPLE_FILE).unlink()
     refuse_other_sample(checkpoint, ASKED[:2])

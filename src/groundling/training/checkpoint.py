@@ -32,6 +32,7 @@ from groundling.training.manifest import MANIFEST_FILE, find_damage, write_manif
 
 RECIPE_FILE = "recipe.yaml"
 STATE_FILE = "trainer_state.json"  # transformers' own
+SAMPLE_FILE = "test-sample.json"  # what tells the test records that a checkpoint's scores are of from others
 _FORMER = f"-former{PARTIAL}"  # ends the name of a whole folder while another one takes its place
 
 _CHANGES_NOTHING = (
@@ -418,5 +419,5 @@ def copy_model(checkpoint: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     for pattern in WANTED_FILES:
         for file in checkpoint.glob(pattern):
-            if file.name not in (STATE_FILE, MANIFEST_FILE):
+            if file.name not in (STATE_FILE, SAMPLE_FILE, MANIFEST_FILE):
                 shutil.copy2(file, folder)

@@ -20,7 +20,7 @@ from groundling.model.contract import Contract, installed_versions, read_contrac
 from groundling.model.load import Checkpoint, find_checkpoint, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.checkpoint import has_scores, names_checkpoint, refuse_past_end
+from groundling.training.checkpoint import SAMPLE_FILE, has_scores, names_checkpoint, refuse_past_end
 from groundling.training.mixture import Mixture
 from groundling.training.records import (
     Gathered,
@@ -34,8 +34,6 @@ from groundling.training.records import (
 )
 from groundling.training.rows import RowPlan, RowSampler
 from groundling.training.space import count_steps
-
-SAMPLE_FILE = "test-sample.json"
 
 
 class Ready(NamedTuple):
@@ -84,8 +82,8 @@ def refuse_other_sample(resume: Path | None, sample: Sequence[Record]) -> None:
     """SettingsError where scores would be held against those of other records: for the best weights, and patience."""
     if resume is None or not has_scores(resume):
         return
-    file = resume.absolute().parent.parent / SAMPLE_FILE
-    if not file.is_file():  # a checkpoint moved away from its run, or from before there was the file
+    file = resume / SAMPLE_FILE
+    if not file.is_file():  # a checkpoint from before there was the file
         return
     before = json.loads(file.read_text(encoding="utf-8"))
     if before != sign_sample(sample):

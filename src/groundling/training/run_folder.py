@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -26,20 +25,14 @@ from groundling.training.checkpoint import (
 )
 from groundling.training.disk import write_whole
 from groundling.training.exhaustion import explain_ending
-from groundling.training.ready import SAMPLE_FILE, sign_sample
 from groundling.training.records import Gathered, longest_answer, write_set_aside
 from groundling.training.reload import Said, refuse_other_model
 
 log = logging.getLogger(__name__)
 
 
-def start_run_folder(
-    settings: Settings, processor: Processor, records: Gathered, sample: Sequence[Record], resume: Path | None
-) -> None:
-    """Write the contract, the recipe as resolved, what was found in the data and set aside; say how much is left.
-
-    `sample` are the test records that are asked in training.
-    """
+def start_run_folder(settings: Settings, processor: Processor, records: Gathered, resume: Path | None) -> None:
+    """Write the contract, the recipe as resolved, what was found in the data and set aside; say how much is left."""
     run = settings.run.dir
     log.info("%d lines read: %d to train on, %d to measure on", records.read, len(records.train), len(records.test))
     if PartialState().is_main_process:
@@ -49,8 +42,6 @@ def start_run_folder(
             set_damaged_aside(run, resume)
         write_whole(run / RECIPE_FILE, settings.to_yaml())
         write_contract(processor.contract, run)
-        if settings.evaluate.every:
-            write_whole(run / SAMPLE_FILE, json.dumps(sign_sample(sample)))
         write_findings(records.findings, run)
         _tell_findings(records, settings)
         _warn_of_short_answers(records.test, processor, settings)

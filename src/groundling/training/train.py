@@ -75,7 +75,7 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
         from_main_process(lambda: refuse_other_sample(resume, sample))
-    start_run_folder(settings, processor, records, sample, resume)
+    start_run_folder(settings, processor, records, resume)
     measure_base(settings, base, processor, records.test, stop)
 
     asked = choose_asked(records.test, records.train)
