@@ -151,6 +151,22 @@ def test_closest_names(key: str, closest: str | None) -> None:
     assert closest_name(key, known) == closest
 
 
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "accelerator_config={split_batches: true}",
+        "fsdp=full_shard",
+        "fsdp_config={}",
+        "push_to_hub=true",
+        "eval_delay=9",
+    ],
+)
+def test_what_groundling_decides_is_refused_before_anything_is_loaded(recipe: Path, argument: str) -> None:
+    name = argument.partition("=")[0]
+    with pytest.raises(SettingsError, match=f"trainer.{name}: {name} cannot be set: "):
+        load_settings(recipe, [f"trainer.{argument}"])
+
+
 def test_a_name_of_the_trainer_is_answered_with_ours(recipe: Path) -> None:
     assert problems(recipe, "train.num_train_epochs=3", "per_device_train_batch_size=4") == [
         "command line: unknown setting train.num_train_epochs (= 3); here it is train.epochs",

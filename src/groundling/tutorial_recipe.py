@@ -71,6 +71,11 @@ DECIDED: dict[str, str] = {
     "dataloader_drop_last": "every record is seen once an epoch",
     "liger_kernel_config": "train.liger takes all of its kernels but the losses, which would need all logits",
     "average_tokens_across_devices": "the loss is always a mean over the answer tokens of all devices",
+    "eval_delay": "evaluate.every says when, in steps",
+    "accelerator_config": "rows are dealt to the processes by groundling's own sampler",
+    "fsdp": "launch.engine: fsdp2 spreads the weights over devices",
+    "fsdp_config": "launch.engine: fsdp2 spreads the weights over devices",
+    "push_to_hub": "a run stays where it is; `hf upload NAME RUN/final` sends what came of it",
     "hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",
     "push_to_hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",
 }
@@ -126,8 +131,6 @@ _WITHOUT_EFFECT: dict[str, str] = {
 _VERBATIM = (
     "run_name",
     "deepspeed",
-    "fsdp",
-    "fsdp_config",
     "optim",
     "adam_beta1",
     "adam_beta2",

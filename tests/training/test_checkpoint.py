@@ -16,6 +16,7 @@ from groundling.training.checkpoint import (
     copy_model,
     drop_old_checkpoints,
     evaluations_since_best,
+    explain_unreadable,
     find_resume,
     is_at_end,
     list_checkpoints,
@@ -125,8 +126,53 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
 def test_a_recipe_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     settings = begin_run(tmp_path / "run", 5)
     (tmp_path / "run" / "recipe.yaml").write_text("model: {name: tiny", encoding="utf-8")
-    with pytest.raises(SettingsError, match="cannot be gone on with, choose another"):
+    with pytest.raises(SettingsError, match=r"recipe\.yaml is damaged, .* cannot be gone on with: .*choose another"):
         find_resume(settings)
+    (tmp_path / "run" / "recipe.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"recipe\.yaml is damaged, .*\nit is empty$"):
+        find_resume(settings)
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        ({"tune": {"freeze": ["vision"]}}, r"tune\.freeze: \[\] in recipe\.yaml, now \['vision'\]"),
+        ({"tune": {"method": "lora"}}, r"tune\.method: 'full' in recipe\.yaml, now 'lora'"),
+        ({"train": {"learning_rates": {"vision": 1e-5}}}, r"train\.learning_rates\.vision: None in .*, now 1e-05"),
+        ({"train": {"learning_rate": 2e-4}}, r"train\.learning_rate: 1e-05 in recipe\.yaml, now 0\.0002"),
+        ({"trainer": {"optim": "adafactor"}}, r"trainer\.optim: None in recipe\.yaml, now 'adafactor'"),
+    ],
+)
+def test_a_named_checkpoint_is_gone_on_from_by_what_its_optimizer_fits(
+    tmp_path: Path, sections: dict[str, Any], told: str
+) -> None:
+    begin_run(tmp_path / "run", 5)
+    named = tmp_path / "run" / "checkpoints" / "5"
+    asked = {"run": {"resume": str(named)}}
+    with pytest.raises(
+        SettingsError, match=r"optimizer's state is by other settings; [^\n]*\(model\.name=.*\n  " + told
+    ):
+        find_resume(settings_of(tmp_path / "new", **sections, **asked))
+    other = {"train": {"batch_size": 9, "max_steps": 99, "schedule": "linear"}, "evaluate": {"sample": 3}}
+    assert find_resume(settings_of(tmp_path / "new", **other, **asked)) == named
+
+
+def test_a_state_that_does_not_fit_the_recipe_is_told(tmp_path: Path) -> None:
+    told = r"5: its state does not fit this recipe \(.*group.*\); .* \(model\.name="
+    with pytest.raises(SettingsError, match=told), explain_unreadable(str(tmp_path / "5")):
+        raise ValueError("loaded state dict has a different number of parameter groups")
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path: Path) -> None:
+    begin_run(tmp_path / "run", 5)
+    named = tmp_path / "run" / "checkpoints" / "5"
+
+    def wanting(steps: int) -> Settings:
+        return settings_of(tmp_path / "new", train={"max_steps": steps}, run={"resume": str(named)})
+
+    with pytest.raises(SettingsError, match=r"5, of 5 steps, and the recipe has 4: nothing would be trained"):
+        find_resume(wanting(4))
+    assert find_resume(wanting(5)) == named
 
 
 def test_a_named_checkpoint_has_to_be_whole(tmp_path: Path) -> None:
@@ -227,6 +273,7 @@ def test_a_run_is_at_its_end_by_steps_or_by_patience(tmp_path: Path) -> None:
     write_state(first, [{"eval_miou": score, "step": 3 + place} for place, score in enumerate((0.5, 0.4, 0.5))])
     assert is_at_end(first, settings)
     assert not is_at_end(first, settings_of(tmp_path / "run", evaluate={"every": 1, "metric": "miou"}))
+    assert not is_at_end(last, settings_of(tmp_path / "more", train={"max_steps": 13})), "by a recipe of more steps"
 
 
 @pytest.mark.parametrize(("step", "every", "owes"), [(5, 5, True), (5, 2, False), (12, 5, True), (12, 0, False)])
@@ -290,7 +337,8 @@ def test_a_copied_model_has_no_state_of_its_training(tmp_path: Path) -> None:
         "rng_state.pth",
     ):
         (checkpoint / name).write_text(name, encoding="utf-8")
-    (checkpoint / "manifest.json").write_text("{}", encoding="utf-8")
+    for name in ("manifest.json", "test-sample.json"):
+        (checkpoint / name).write_text("{}", encoding="utf-8")
     copy_model(checkpoint, tmp_path / "final")
     names = sorted(path.name for path in (tmp_path / "final").iterdir())
     assert names == ["chat_template.jinja", "config.json", "groundling.json", "model.safetensors"]

@@ -33,10 +33,12 @@ from groundling.errors import SettingsError
 from groundling.evaluation.processes import choose_share
 from groundling.evaluation.report import read_report
 from groundling.model.load import find_checkpoint, load_processor
+from groundling.recipe import load_settings
 from groundling.recipe_file import SHIPPED, write_yaml
 from groundling.training.checkpoint import list_checkpoints
 from groundling.training.manifest import find_damage
-from groundling.training.processes import refuse_other_engine
+from groundling.training.processes import refuse_lone_fsdp, refuse_other_engine
+from groundling.training.train import train_by
 
 SOURCE = Path(gl.__file__).parents[1]
 COMMAND = ["-m", "groundling", "train"]
@@ -120,6 +122,15 @@ def test_another_engine_than_asked_for_is_refused(
     refuse_other_engine(engine)
     with pytest.raises(SettingsError, match=f"asked for {engine.value}, but MULTI_CPU runs"):
         refuse_other_engine(DistributedType.MULTI_CPU)
+
+
+def test_fsdp_for_one_process_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_lone_fsdp()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    settings = load_settings("tiny", ["data.train=no-such-records.jsonl"])
+    told = "asked for FSDP, but one process runs; .* or ACCELERATE_USE_FSDP is set by mistake"
+    with pytest.raises(SettingsError, match=told):
+        train_by(settings)
 
 
 # ---- with two --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -265,9 +266,57 @@ def test_a_checkpoint_with_other_weights_is_refused(recipe: Recipe, tmp_path: Pa
 
 
 def test_a_checkpoint_of_the_other_method_is_refused(recipe: Recipe, tmp_path: Path) -> None:
-    whole = gl.train(recipe(train=TWELVE, run=SAVED, tune={"method": "lora"}))
-    with pytest.raises(gl.SettingsError, match=r"of method lora, and tune.method is full.*model.name="):
+    whole, moved = gl.train(recipe(train=TWELVE, run=SAVED, tune={"method": "lora"})), tmp_path / "moved"
+    with pytest.raises(gl.SettingsError, match=r"tune\.method: 'lora' in recipe\.yaml, now 'full'"):
         gl.train(recipe("other", train=TWELVE, run={"resume": str(whole / "checkpoints" / "6")}))
+    shutil.copytree(whole / "checkpoints" / "6", moved)  # where no recipe tells how it was trained
+    with pytest.raises(gl.SettingsError, match=r"of method lora, and tune.method is full.*model.name="):
+        gl.train(recipe("other", train=TWELVE, run={"resume": str(moved)}))
+
+
+@pytest.mark.slow
+def test_a_named_checkpoint_is_trained_on_for_as_long_as_the_recipe_says(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = gl.train(recipe(train={"max_steps": 4}, run={"save_every": 2}))
+    named = [f"run.resume={whole}/checkpoints/4", f"run.dir={tmp_path / 'other'}"]
+    with pytest.raises(gl.SettingsError, match=r"4, of 4 steps, and the recipe has 3: nothing would be trained"):
+        gl.train(recipe(train={"max_steps": None, "epochs": 0.5}), *named)
+    run = gl.train(recipe(train={"max_steps": 6}), *named)
+    assert read_metrics(run)[-1]["step"] == 6 and changed_weights(whole / "final", run / "final")
+    shutil.rmtree(run)
+    run = gl.train(recipe(train={"max_steps": None, "epochs": 0.8}), *named)
+    assert not changed_weights(whole / "final", run / "final"), "as many steps, counted in epochs"
+    shutil.rmtree(run)
+    with caplog.at_level(logging.INFO, "groundling"):
+        run = gl.train(recipe(train={"max_steps": 4}), *named)
+    assert not changed_weights(whole / "final", run / "final")
+    assert f"nothing is left to train: the final weights are those of {whole / 'checkpoints' / '4'}" in caplog.text
+    shutil.copytree(whole / "checkpoints" / "4", tmp_path / "moved")  # where no recipe tells how it was trained
+    with pytest.raises(gl.SettingsError, match=r"moved: its state does not fit this recipe"):
+        gl.train(
+            recipe(train={"max_steps": 6}, tune={"freeze": ["vision"]}),
+            *(f"run.resume={tmp_path / 'moved'}", f"run.dir={tmp_path / 'last'}"),
+        )
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_by_scores_on_other_test_records(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
+    test = scenes / "test-of-now.jsonl"
+    lines = (scenes / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    test.write_text("".join(lines), encoding="utf-8")
+    file = recipe(
+        data={"train": str(scenes / "train.jsonl"), "test": str(test)},
+        train={"max_steps": 4},
+        evaluate={"every": 2, "max_new_tokens": 4},
+    )
+    whole, other = gl.train(file), tmp_path / "other"
+    break_off(whole, "2", other)
+    test.write_text("".join(lines[:3]), encoding="utf-8")
+    with pytest.raises(gl.SettingsError, match=r"2 was measured on 6 other records of data\.test than the 3 of now"):
+        gl.train(file, f"run.dir={other}")
+    test.write_text("".join(lines), encoding="utf-8")
+    assert not changed_weights(gl.train(file, f"run.dir={other}") / "best", whole / "best")
 
 
 # ---- a real kill -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ def refused(settings: Settings) -> str:
     "variable",
     [
         *("HF_TOKEN", "WANDB_API_KEY", "SECRET_KEY", "DJANGO_SECRET_KEY_BASE", "DB_PASS", "DB_PASSWORD", "PGPASSWORD"),
+        *("AZURE_STORAGE_CONNECTION_STRING", "TELEGRAM_BOT", "CARD_PIN"),
         *("OPENAI_KEY", "GITHUB_PAT", "GCP_CREDENTIALS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MYSQL_PWD"),
     ],
 )
@@ -56,6 +58,15 @@ def test_what_a_variable_hides_is_no_setting(monkeypatch: pytest.MonkeyPatch, va
     monkeypatch.setenv(variable, SECRET)
     told = refused(settings)
     assert f"trainer.hub_model_id holds the value of {variable}," in told and SECRET not in told
+
+
+def test_a_key_may_look_like_a_path_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"/{SECRET}")
+    assert "holds the value of AWS_SECRET_ACCESS_KEY," in refused(settings_of(trainer={"hub_model_id": f"me/{SECRET}"}))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "/" * 9999)  # longer than any path
+    refuse_secrets(settings_of())
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", str(tmp_path))
+    refuse_secrets(settings_of(run={"dir": tmp_path / "run"}))
 
 
 def test_nor_is_it_a_name_in_a_mapping(monkeypatch: pytest.MonkeyPatch) -> None:

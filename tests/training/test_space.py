@@ -17,7 +17,7 @@ from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
 from groundling.training.checkpoint import list_checkpoints
 from groundling.training.manifest import find_damage
-from groundling.training.space import Sizes, count_saves, expect_sizes, most_bytes
+from groundling.training.space import Sizes, bytes_taken, count_saves, expect_sizes, most_bytes
 
 WEIGHTS = 515_520 * 4  # bytes of the tiny model in float32
 
@@ -108,6 +108,15 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 SAVED = {"train": {"max_steps": 6}, "run": {"save_every": 2, "log_every": 1}}  # three times 6.2 MB, two of them kept
 
 
+def test_what_was_kept_makes_room_and_what_is_damaged_stays(tmp_path: Path) -> None:
+    for name in ("checkpoints/4", "checkpoints/8.damaged", "best", "final"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "weights").write_bytes(bytes(1000))
+    assert bytes_taken(tmp_path) == 2000, "a folder without its state is no checkpoint"
+    (tmp_path / "checkpoints" / "4" / "trainer_state.json").write_bytes(bytes(30))
+    assert bytes_taken(tmp_path) == 3030
+
+
 def test_too_small_a_disk_is_told_before_the_start(recipe: Recipe, small_disk: Callable[[int], Path]) -> None:
     disk = small_disk(18_000_000)
     with pytest.raises(
@@ -115,6 +124,18 @@ def test_too_small_a_disk_is_told_before_the_start(recipe: Recipe, small_disk: C
     ):
         gl.train(recipe(**SAVED), f"run.dir={disk / 'run'}")
     assert not list(disk.rglob("*.safetensors")) and not list(disk.rglob("running.lock"))
+
+
+def test_a_disk_without_any_room_is_told_with_its_path_and_nothing_is_left(
+    recipe: Recipe, small_disk: Callable[[int], Path]
+) -> None:
+    disk = small_disk(1_000_000)
+    with pytest.raises(OSError), (disk / "others").open("wb") as filler:
+        filler.write(bytes(2_000_000))
+    told = r"disk/run could not be written: No space left on device; .* needs some 20\.0 MB, and 0\.0 kB are free"
+    with pytest.raises(TrainingError, match=told):
+        gl.train(recipe(), f"run.dir={disk / 'run'}")
+    assert [path.name for path in disk.rglob("*")] == ["others"]
 
 
 @pytest.mark.parametrize("left", [500_000, 3_000_000], ids=["in the weights", "in the optimizer's state"])
@@ -157,6 +178,6 @@ def test_a_disk_that_fills_beside_a_checkpoint(
         with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write("\n" * (-file.tell() % 4096))
 
-    with at_step(3, fill), pytest.raises(TrainingError, match=r"No space left on device; 0\.0 kB are free on its disk"):
+    with at_step(3, fill), pytest.raises(TrainingError, match=r"No space left on device; .*, and 0\.0 kB are free"):
         gl.train(recipe(**SAVED), f"run.dir={run}")
     assert find_damage(run / "checkpoints" / "2") is None

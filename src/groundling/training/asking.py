@@ -34,7 +34,8 @@ def tell_asking_remedies(
 
     def take(questions: int) -> str:
         taken = keys_and_values(config, settings, questions=questions, max_tokens=max_tokens)
-        return f"up to {taken / GIB:.1f} GiB for keys and values"
+        shown = f"{taken / GIB:.1f} GiB" if taken >= GIB else f"{taken / GIB * 1024:.1f} MiB"
+        return f"up to {shown} for keys and values"
 
     yield f"as it is: {take(now)} of {now} questions at once, an estimate"
     for fewer in sorted({-(-now // 2), 1} - {now}, reverse=True):

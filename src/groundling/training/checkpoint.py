@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from groundling.training.manifest import MANIFEST_FILE, find_damage, write_manif
 
 RECIPE_FILE = "recipe.yaml"
 STATE_FILE = "trainer_state.json"  # transformers' own
+SAMPLE_FILE = "test-sample.json"  # what tells the test records that a checkpoint's scores are of from others
 _FORMER = f"-former{PARTIAL}"  # ends the name of a whole folder while another one takes its place
 
 _CHANGES_NOTHING = (
@@ -40,6 +42,13 @@ _CHANGES_NOTHING = (
     "evaluate.batch_size",
     "launch.",
 )  # settings that decide what is kept, not what is learned
+_IN_STATE = (
+    "tune.",
+    "train.learning_rate",
+    "train.weight_decay",
+    "trainer.optim",
+    "trainer.adam_",
+)  # settings that an optimizer's state has in it: by others it would not fit, or they would have no effect
 
 log = logging.getLogger(__name__)
 
@@ -78,24 +87,38 @@ def read_step(checkpoint: Path) -> int:
 
 
 def is_at_end(checkpoint: Path, settings: Settings) -> bool:
-    """Whether nothing is left to train: all steps are done, or no score got better for as long as the recipe waits."""
+    """Whether nothing is left to train: all steps are done, or no score got better for as long as the recipe waits.
+
+    How many steps a named checkpoint's new recipe has is told by its epochs only when its records are at hand.
+    """
     if owes_evaluation(checkpoint, settings):
         return False
     state = _read_state(checkpoint)
     waited = evaluations_since_best(state["log_history"], settings.evaluate.metric)
     patience = settings.evaluate.patience
-    return state["global_step"] >= state["max_steps"] or (patience is not None and waited >= patience)
+    is_done = state["global_step"] >= _steps_known(settings, state)
+    return is_done or (patience is not None and waited >= patience)
 
 
 def owes_evaluation(checkpoint: Path, settings: Settings) -> bool:
     """Whether an evaluation was due at the checkpoint's step and is not in it, as the run was asked to stop first."""
     state, every = _read_state(checkpoint), settings.evaluate.every
     step = state["global_step"]
-    if not every or (step % every and step < state["max_steps"]):
+    if not every or (step % every and step < _steps_known(settings, state)):
         return False
     return not any(
         line["step"] == step and any(name.startswith("eval_") for name in line) for line in state["log_history"]
     )
+
+
+def _steps_known(settings: Settings, state: dict[str, Any]) -> float:
+    """Of the whole run, infinitely many where only its records tell."""
+    return settings.train.max_steps or (math.inf if names_checkpoint(settings) else state["max_steps"])
+
+
+def has_scores(checkpoint: Path) -> bool:
+    """Whether it was measured on the way to a checkpoint."""
+    return any(name.startswith("eval_") for line in _read_state(checkpoint)["log_history"] for name in line)
 
 
 def evaluations_since_best(log_history: list[dict[str, Any]], metric: str) -> int:
@@ -110,18 +133,23 @@ def evaluations_since_best(log_history: list[dict[str, Any]], metric: str) -> in
 # ---- going on --------------------------------------------------------------------------------------------------
 
 
+def names_checkpoint(settings: Settings) -> bool:
+    """Whether the recipe itself says which checkpoint to go on from; by it another recipe may, too."""
+    return settings.run.resume not in ("auto", "never")
+
+
 def find_resume(settings: Settings) -> Path | None:
     """The checkpoint to go on from, None for a fresh start; SettingsError where neither would be right.
 
     `auto` goes on with an unfinished run of the same recipe. A finished run, another recipe, or a folder of other
     things is refused with what differs; a run that has kept no weights yet starts again, by whatever recipe. `never`
-    wants an empty folder. A checkpoint's path is gone on from whatever the recipe says now, in its own run folder or in
-    an empty one.
+    wants an empty folder. A checkpoint's path is gone on from by another recipe too, as far as the optimizer's state
+    fits it, in its own run folder or in an empty one.
     """
     run, wish = settings.run.dir, settings.run.resume
     is_empty = not run.exists() or not any(path.name != LOCK_FILE for path in run.iterdir())
-    if wish not in ("auto", "never"):
-        return _chosen(Path(wish), run, is_empty=is_empty)
+    if names_checkpoint(settings):
+        return _chosen(Path(wish), settings, is_empty=is_empty)
     if is_empty:
         return None
     if wish == "never":
@@ -184,15 +212,18 @@ def _find_damage(checkpoint: Path) -> str | None:
     return f"its {STATE_FILE} lacks {', '.join(lost)}" if lost else None
 
 
-def _chosen(checkpoint: Path, run: Path, *, is_empty: bool) -> Path:
+def _chosen(checkpoint: Path, settings: Settings, *, is_empty: bool) -> Path:
     """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way."""
     if not _is_checkpoint(checkpoint):
         raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
     if damage := _find_damage(checkpoint):
         raise SettingsError(f"run.resume is {checkpoint}, which is damaged: {damage}; choose an earlier one")
     _refuse_incomplete(checkpoint)
+    _refuse_other_state(checkpoint, settings)
+    refuse_past_end(checkpoint, settings.train.max_steps)
     if is_empty:
         return checkpoint
+    run = settings.run.dir
     _refuse_finished(run)
     later = [path for path in list_checkpoints(run) if int(path.name) > read_step(checkpoint)]
     if checkpoint.resolve() not in (path.resolve() for path in list_checkpoints(run)):
@@ -241,11 +272,45 @@ def _refuse_finished(run: Path) -> None:
         )
 
 
-def _refuse_other_recipe(run: Path, settings: Settings) -> None:
+def _refuse_other_state(checkpoint: Path, settings: Settings) -> None:
+    """SettingsError where the optimizer's state is by other settings than the recipe's, as its run folder tells."""
+    run = checkpoint.absolute().parent.parent
+    if not (run / RECIPE_FILE).is_file():  # moved away from it: `explain_unreadable` tells what does not fit
+        return
+    differing = [line for line in compare_recipes(_read_recipe(run), settings) if line.startswith(_IN_STATE)]
+    if differing:
+        shown = "\n".join(f"  {line}" for line in differing)
+        raise SettingsError(
+            f"run.resume is {checkpoint}, whose optimizer's state is by other settings; go on with the same, or start "
+            f"a new run from its weights (model.name={checkpoint}):\n{shown}"
+        )
+
+
+def refuse_past_end(checkpoint: Path, steps: int | None) -> None:
+    """SettingsError where a recipe has fewer steps than are done; None where they are not known yet."""
+    done = read_step(checkpoint)
+    if steps is not None and done > steps:
+        raise SettingsError(
+            f"run.resume is {checkpoint}, of {done} steps, and the recipe has {steps}: nothing would be trained; raise "
+            f"train.max_steps or train.epochs, or `groundling evaluate {checkpoint}`"
+        )
+
+
+def _read_recipe(run: Path) -> Settings:
+    """The recipe that a run began with. SettingsError where it cannot be read any more."""
+    file = run / RECIPE_FILE
     try:
-        stored = load_settings(run / RECIPE_FILE)
-    except GroundlingError as error:
-        raise SettingsError(f"{run} cannot be gone on with, choose another run.dir: {error}") from None
+        return load_settings(file)
+    except (GroundlingError, OSError) as error:
+        told = str(error) if file.stat().st_size else "it is empty"
+        raise SettingsError(
+            f"{file} is damaged, or of another version of groundling, so {run} cannot be gone on with: put back the "
+            f"recipe that the run began with, or choose another run.dir\n{told}"
+        ) from None
+
+
+def _refuse_other_recipe(run: Path, settings: Settings) -> None:
+    stored = _read_recipe(run)
     if differences := compare_recipes(stored, settings):
         shown = "\n".join(f"  {line}" for line in differences)
         raise SettingsError(
@@ -277,9 +342,17 @@ def _read_state(checkpoint: Path) -> dict[str, Any]:
 
 @contextmanager
 def explain_unreadable(checkpoint: str | None) -> Iterator[None]:
-    """A state that cannot be read back becomes a SettingsError. (One of a sealed checkpoint is as it was written.)"""
+    """A state that cannot be read back, or fits no training by the recipe, becomes a SettingsError.
+
+    (One of a sealed checkpoint is as it was written.)
+    """
     try:
         yield
+    except (ValueError, KeyError) as error:
+        raise SettingsError(
+            f"{checkpoint}: its state does not fit this recipe ({error}); go on with the settings that it was trained "
+            f"by, or start a new run from its weights (model.name={checkpoint})"
+        ) from error
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         is_full = isinstance(error, torch.OutOfMemoryError)
         if is_full or checkpoint is None or (Path(checkpoint) / MANIFEST_FILE).is_file():
@@ -346,5 +419,5 @@ def copy_model(checkpoint: Path, folder: Path) -> None:
     folder.mkdir(parents=True)
     for pattern in WANTED_FILES:
         for file in checkpoint.glob(pattern):
-            if file.name not in (STATE_FILE, MANIFEST_FILE):
+            if file.name not in (STATE_FILE, SAMPLE_FILE, MANIFEST_FILE):
                 shutil.copy2(file, folder)

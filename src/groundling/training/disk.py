@@ -12,6 +12,7 @@ from pathlib import Path
 from groundling.errors import TrainingError
 
 PARTIAL = ".partial"  # ends the name of a file or a folder that is still being written
+BESIDE_WEIGHTS = 20_000_000  # bytes of tokenizers, pictures and pages, roughly
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -75,7 +76,8 @@ def telling_full_disk(run: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         where = Path(error.filename) if error.filename else run
+        needed, free = show_bytes(BESIDE_WEIGHTS), show_bytes(free_bytes(where))
         raise TrainingError(
-            f"{where} could not be written: {error.strerror}; {show_bytes(free_bytes(where))} are free on its disk. "
-            "With more room, the same command goes on from the last checkpoint"
+            f"{where} could not be written: {error.strerror}; beside its weights a run needs some {needed}, and {free} "
+            "are free on its disk. With more room, the same command goes on from the last checkpoint, if there is one"
         ) from error

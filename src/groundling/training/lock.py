@@ -14,6 +14,7 @@ from typing import IO
 
 from groundling.errors import SettingsError
 from groundling.evaluation.processes import from_main_process
+from groundling.training.disk import telling_full_disk
 
 try:
     import fcntl
@@ -34,7 +35,12 @@ def hold_run(run: Path) -> Iterator[None]:
     does; its loading processes do not inherit it; network disks know it. Where a disk has no locks it is said.
     """
     held: list[IO[str]] = []
-    from_main_process(lambda: held.extend(_take(run)))
+
+    def take() -> None:
+        with telling_full_disk(run):
+            held.extend(_take(run))
+
+    from_main_process(take)
     try:
         yield
     finally:
@@ -69,10 +75,23 @@ def _take(run: Path) -> list[IO[str]]:
         if _is_at(path, file):
             break
         file.close()  # its holder has just removed it
-    file.truncate(0)
-    file.write(json.dumps({"process": os.getpid(), "machine": socket.gethostname()}))
-    file.flush()
+    _write_holder(file, path)
     return [file]
+
+
+def _write_holder(file: IO[str], path: Path) -> None:
+    """Say who holds the lock; where that cannot be written, nobody does."""
+    try:
+        file.truncate(0)
+        file.write(json.dumps({"process": os.getpid(), "machine": socket.gethostname()}))
+        file.flush()
+    except OSError:
+        path.unlink()
+        with suppress(OSError):
+            path.parent.rmdir()
+        with suppress(OSError):  # from what it tries to write once more
+            file.close()
+        raise
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:

@@ -78,15 +78,27 @@ def refuse_other_state(checkpoint: Path, engine: str) -> None:
         )
 
 
+def refuse_lone_fsdp() -> None:
+    """SettingsError where FSDP is asked for and this process is alone, which is known before anything is loaded."""
+    if _is_asked("ACCELERATE_USE_FSDP") and this_process().distributed_type == DistributedType.NO:
+        refuse_other_engine(DistributedType.NO)
+
+
+def _is_asked(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() == "true"
+
+
 def refuse_other_engine(found: DistributedType) -> None:
     """SettingsError where the launcher asked for an engine or for processes that are not there.
 
     accelerate 1.15 says nothing when it runs plain data parallelism for FSDP, or one process for two on a CPU.
     """
     for variable, engine in _ENGINES.items():
-        if os.environ.get(variable, "false").lower() == "true" and found != engine:
+        if _is_asked(variable) and found != engine:
+            running = "one process" if found == DistributedType.NO else found.value
             raise SettingsError(
-                f"asked for {engine.value}, but {found.value} runs; this machine has no devices for {engine.value}"
+                f"asked for {engine.value}, but {running} runs; this machine has no devices for {engine.value}, or "
+                f"{variable} is set by mistake"
             )
     is_launched = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ
     if is_launched and "WORLD_SIZE" not in os.environ:

@@ -6,10 +6,11 @@ Nothing is written and no weights are loaded here, so what is previewed is what 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from groundling.data.check import Finding
 from groundling.data.record import Record
@@ -20,6 +21,7 @@ from groundling.model.contract import Contract, installed_versions, read_contrac
 from groundling.model.load import Checkpoint, find_checkpoint, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
+from groundling.training.checkpoint import SAMPLE_FILE, has_scores, names_checkpoint, refuse_past_end
 from groundling.training.mixture import Mixture
 from groundling.training.records import (
     Gathered,
@@ -32,6 +34,7 @@ from groundling.training.records import (
     room_for_samples,
 )
 from groundling.training.rows import RowPlan, RowSampler
+from groundling.training.space import count_steps
 
 
 class Ready(NamedTuple):
@@ -74,6 +77,36 @@ def refuse_other_data(resume: Path | None, contract: Contract, findings: Sequenc
             f"now {_tell_data(contract)}{unusable}. Put the former ones back, or start a new run from its weights "
             f"(model.name={resume})"
         )
+
+
+def sign_sample(sample: Sequence[Record]) -> dict[str, Any]:
+    """What tells the records that are asked in training from others."""
+    return {"sha256": hash_records(sample), "records": len(sample)}
+
+
+def refuse_other_sample(resume: Path | None, sample: Sequence[Record]) -> None:
+    """SettingsError where scores would be held against those of other records: for the best weights, and patience."""
+    if resume is None or not has_scores(resume):
+        return
+    file = resume / SAMPLE_FILE
+    if not file.is_file():  # a checkpoint from before there was the file
+        return
+    before = json.loads(file.read_text(encoding="utf-8"))
+    if before != sign_sample(sample):
+        raise SettingsError(
+            f"{resume} was measured on {before['records']} other records of data.test than the {len(sample)} of now "
+            f"({file}), so its scores are no measure for later ones; put the former ones back, or start a new run from "
+            f"its weights (model.name={resume})"
+        )
+
+
+def refuse_no_step(
+    resume: Path | None, settings: Settings, processor: Processor, records: Gathered, *, processes: int
+) -> None:
+    """SettingsError where a checkpoint that the recipe names has more steps behind it than the recipe's epochs have."""
+    if resume is not None and names_checkpoint(settings) and settings.train.max_steps is None:
+        sampler = build_sampler(records, build_dataset(records, processor, settings), settings, processes=processes)
+        refuse_past_end(resume, count_steps(settings, steps_an_epoch=sampler.steps))
 
 
 def _tell_data(contract: Contract) -> str:

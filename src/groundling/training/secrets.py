@@ -14,7 +14,9 @@ from groundling.settings import Settings
 _TELLING_NAME = re.compile(
     r"(^|_)(token|secret|password|passwd|api_?key|access_?key(_id)?)$|(^|_)secret_|password$", re.IGNORECASE
 )
-_HINTING_NAME = re.compile(r"(^|_)(key|pass|passphrase|pat|credentials?)$|_pwd$", re.IGNORECASE)
+_HINTING_NAME = re.compile(
+    r"(^|_)(key|pass|passphrase|pat|pin|bot|credentials?|connection_string)$|_pwd$", re.IGNORECASE
+)
 _OPEN_NAME = re.compile(r"(^|_)(cache|sort|public|primary|partition|host)_key$", re.IGNORECASE)
 
 _TELLING_TEXT = re.compile(
@@ -57,17 +59,22 @@ def refuse_secrets(settings: Settings) -> None:
 
 
 def _hidden_values(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that hold a secret, by their value; a path or a plain word is none."""
+    """The variables that hold a secret, by their value; a path that is there or a plain word is none."""
     return {
         value: name
         for name, value in environment.items()
-        if len(value) >= _SHORTEST and not value.startswith("/") and _hides(name, value)
+        if len(value) >= _SHORTEST and _hides(name, value) and not _is_path(value)
     }
 
 
 def _hides(name: str, value: str) -> bool:
     may_hide = _HINTING_NAME.search(name) and not _OPEN_NAME.search(name)
     return bool(_TELLING_NAME.search(name) or (may_hide and not _WORD.fullmatch(value)))
+
+
+def _is_path(value: str) -> bool:
+    """Keys in base64 begin with a slash too, one in 64."""
+    return value.startswith("/") and os.path.exists(value)
 
 
 def _is_secret(name: str, text: str) -> bool:

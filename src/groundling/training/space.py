@@ -10,6 +10,7 @@ import torch
 
 from groundling.errors import SettingsError
 from groundling.settings import Settings
+from groundling.training.checkpoint import list_checkpoints
 from groundling.training.disk import free_bytes, show_bytes
 
 if TYPE_CHECKING:  # a plan does without it, and a fifth of a second
@@ -20,7 +21,7 @@ _MASTERS = 12  # bytes for each trained number in DeepSpeed's state: it in float
 
 
 class Sizes(NamedTuple):
-    """Bytes of what a run writes. Tokenizer, pictures and pages are not counted: some 20 MB."""
+    """Bytes of what a run writes, BESIDE_WEIGHTS not counted."""
 
     weights: int  # of `best/` and of `final/`
     checkpoint: int
@@ -47,9 +48,14 @@ def _count(parameter: torch.nn.Parameter) -> int:
     return getattr(parameter, "ds_shape", parameter.shape).numel()
 
 
+def count_steps(settings: Settings, *, steps_an_epoch: int) -> int:
+    """How many optimizer steps a whole run makes."""
+    return settings.train.max_steps or math.ceil(settings.train.epochs * steps_an_epoch)
+
+
 def count_saves(settings: Settings, arguments: TrainingArguments, *, steps_an_epoch: int) -> int:
     """How many checkpoints a whole run writes, kept or not."""
-    steps = settings.train.max_steps or math.ceil(settings.train.epochs * steps_an_epoch)
+    steps = count_steps(settings, steps_an_epoch=steps_an_epoch)
     between = arguments.save_steps if arguments.save_strategy == "steps" else steps_an_epoch
     return math.ceil(steps / between)
 
@@ -66,7 +72,7 @@ def refuse_small_disk(settings: Settings, sizes: Sizes, *, saves: int) -> None:
     """SettingsError where the disk has less room than the run will take, beyond what it has taken already."""
     run, keep, has_best = settings.run.dir, settings.run.keep, settings.evaluate.every > 0
     wanted = most_bytes(sizes, saves=saves, keep=keep, has_best=has_best)
-    needed, free = wanted - _taken(run), free_bytes(run)
+    needed, free = wanted - bytes_taken(run), free_bytes(run)
     if needed > free:
         raise SettingsError(
             f"{run}: {show_bytes(needed)} are needed, and {show_bytes(free)} are free on its disk (a checkpoint has "
@@ -75,7 +81,7 @@ def refuse_small_disk(settings: Settings, sizes: Sizes, *, saves: int) -> None:
         )
 
 
-def _taken(run: Path) -> int:
-    """Bytes of what the run has kept so far, in whose place later things come."""
-    kept = [file for name in ("checkpoints", "best", "final") for file in (run / name).rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in kept)
+def bytes_taken(run: Path) -> int:
+    """Bytes of what the run has kept so far, in whose place later things come; what is damaged is never removed."""
+    kept = [*list_checkpoints(run), run / "best", run / "final"]
+    return sum(file.stat().st_size for folder in kept for file in folder.rglob("*") if file.is_file())

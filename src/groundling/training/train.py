@@ -26,8 +26,8 @@ from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
 from groundling.training.lock import hold_run
 from groundling.training.pictures import draw_first_batch
-from groundling.training.processes import name_engine, refuse_other_engine, refuse_other_state
-from groundling.training.ready import make_ready, refuse_other_data
+from groundling.training.processes import name_engine, refuse_lone_fsdp, refuse_other_engine, refuse_other_state
+from groundling.training.ready import make_ready, refuse_no_step, refuse_other_data, refuse_other_sample
 from groundling.training.records import Gathered, choose_sample, refuse_unmeasurable
 from groundling.training.reload import Said, choose_asked, say
 from groundling.training.reports import measure_base, measure_run, refuse_impossible_measures
@@ -57,6 +57,7 @@ def train_by(settings: Settings) -> Path:
     refuse_missing_trackers(settings)
     refuse_secrets(settings)
     arguments = build_arguments(settings)
+    refuse_lone_fsdp()
     refuse_impossible_measures(settings)
     stop = StopRequest()
     with hold_run(settings.run.dir), stop.listen(signal.SIGTERM), telling_full_disk(settings.run.dir):
@@ -70,15 +71,18 @@ def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequ
     base, processor, records = make_ready(settings, progress=_tell_looking(stop))
     from_main_process(stop.refuse_start)
     refuse_other_data(resume, processor.contract, records.findings)
+    refuse_no_step(resume, settings, processor, records, processes=arguments.world_size)
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
+        from_main_process(lambda: refuse_other_sample(resume, sample))
     start_run_folder(settings, processor, records, resume)
     measure_base(settings, base, processor, records.test, stop)
 
     asked = choose_asked(records.test, records.train)
     said: Said | None = None  # of that record by the trained model, where there is one in memory
     if resume is not None and is_at_end(resume, settings):
+        log.info("nothing is left to train: the final weights are those of %s", resume)
         copy_last(resume, settings.run.dir)
     else:
         with explain_loading(settings, processor):

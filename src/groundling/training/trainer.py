@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -36,6 +37,7 @@ from groundling.model.tune import parameter_groups, spare_frozen_parts
 from groundling.settings import Settings
 from groundling.training.bad_batch import BAD_BATCH_FILE, RowLoss, write_bad_batch
 from groundling.training.checkpoint import (
+    SAMPLE_FILE,
     drop_old_checkpoints,
     evaluations_since_best,
     explain_unreadable,
@@ -45,7 +47,7 @@ from groundling.training.exhaustion import explain_asking, explain_exhaustion
 from groundling.training.finite import describe_not_finite, refuse_not_finite
 from groundling.training.pictures import draw_predictions
 from groundling.training.processes import ask_together, name_engine
-from groundling.training.ready import build_dataset, build_sampler
+from groundling.training.ready import build_dataset, build_sampler, sign_sample
 from groundling.training.records import Gathered, join_samples
 from groundling.training.saving import Saver
 from groundling.training.space import expect_sizes
@@ -283,6 +285,8 @@ class GroundingTrainer(Trainer):
         partial = folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
         with self.saver.writing(partial, needed=self.sizes.checkpoint):
             super()._save_checkpoint(model, trial)
+            if self.args.should_save and self.settings.evaluate.every:
+                (partial / SAMPLE_FILE).write_text(json.dumps(sign_sample(self.test)), encoding="utf-8")
         self.saver.put_in_place(partial, folder / str(step), needed=self.sizes.checkpoint)
         if self.args.should_save:
             drop_old_checkpoints(run.dir, keep=run.keep)
