@@ -7,6 +7,8 @@ import logging
 import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -305,3 +307,20 @@ def test_a_model_in_training_keeps_no_answers(grounder: Grounder, records: list[
     with pytest.raises(Stopped):
         evaluate(replace(grounder, checkpoint=None), records, tmp_path, stop=10)
     assert not list(tmp_path.glob(LOG_NAME))
+
+
+def test_two_evaluations_at_once_do_not_share_a_folder(grounder: Grounder, records: list[gl.Record], tmp_path: Path):
+    """The second is refused while the first is asking, and goes through once it is done."""
+    refused: list[str] = []
+
+    def look(_: int, __: int) -> None:
+        program = "import sys\nfrom groundling.evaluation.lock import hold_folder\nfrom pathlib import Path\n"
+        program += 'with hold_folder(Path(sys.argv[1]), "--to"): pass'
+        if not refused:
+            done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+            refused.append(done.stderr)
+
+    gl.evaluate(grounder, records, tmp_path, guard=None, progress=look)
+
+    assert f"{tmp_path} is in use by process {os.getpid()} on " in refused[0]
+    assert {file.name for file in tmp_path.iterdir()} == {"report.json", "predictions.jsonl", "report.html"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from groundling.dialect.answer import Answer
 from groundling.errors import ImageError, RecordError, SettingsError
 from groundling.evaluation.answers import AnswerLog, KeptAnswer, open_answers
 from groundling.evaluation.guard import GENERAL, Found, Guard, read_guard, retell_guard, tell_guard
+from groundling.evaluation.lock import hold_folder
 from groundling.evaluation.metrics import Prediction
 from groundling.evaluation.pace import Progress, StopAsked
 from groundling.evaluation.processes import choose_share, from_main_process, this_process
@@ -134,7 +135,13 @@ def _open_log(
     """Where answers are kept: nowhere without a folder, or while the weights change."""
     if to is None or told["weights"] is None:
         return nullcontext()
-    return open_answers(Path(to), told, questions=questions)
+    return _keep_answers(Path(to), told, questions)
+
+
+@contextmanager
+def _keep_answers(folder: Path, told: Mapping[str, Any], questions: int) -> Iterator[AnswerLog]:
+    with hold_folder(folder, "--to"), open_answers(folder, told, questions=questions) as log:
+        yield log
 
 
 def refuse_other_report(folder: Path, told: Mapping[str, Any]) -> None:

@@ -23,11 +23,11 @@ import yaml
 from accelerate import PartialState
 
 from groundling.errors import GroundlingError, SettingsError
+from groundling.evaluation.lock import LOCK_FILE
 from groundling.model.load import WANTED_FILES
 from groundling.recipe import load_settings
 from groundling.settings import Settings
 from groundling.training.disk import PARTIAL, sync
-from groundling.training.lock import LOCK_FILE
 from groundling.training.manifest import MANIFEST_FILE, find_damage, write_manifest
 
 RECIPE_FILE = "recipe.yaml"

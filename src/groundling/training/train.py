@@ -6,6 +6,7 @@ import gc
 import logging
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from groundling.data.record import Record
+from groundling.evaluation.lock import hold_folder
 from groundling.evaluation.pace import Progress, tell_progress
 from groundling.evaluation.processes import from_main_process
 from groundling.model.processor import Processor
@@ -24,7 +26,6 @@ from groundling.training.disk import telling_full_disk
 from groundling.training.exhaustion import explain_ending, explain_exhaustion, explain_loading
 from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
-from groundling.training.lock import hold_run
 from groundling.training.pictures import draw_first_batch
 from groundling.training.processes import name_engine, refuse_lone_fsdp, refuse_other_engine, refuse_other_state
 from groundling.training.ready import make_ready, refuse_no_step, refuse_other_data, refuse_other_sample
@@ -60,7 +61,9 @@ def train_by(settings: Settings) -> Path:
     refuse_lone_fsdp()
     refuse_impossible_measures(settings)
     stop = StopRequest()
-    with hold_run(settings.run.dir), stop.listen(signal.SIGTERM), telling_full_disk(settings.run.dir):
+    folder = settings.run.dir
+    held = hold_folder(folder, "run.dir", telling=partial(telling_full_disk, folder))
+    with held, stop.listen(signal.SIGTERM), telling_full_disk(folder):
         return train_alone(settings, arguments, stop)
 
 

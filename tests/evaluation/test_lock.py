@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import groundling as gl
-from groundling.training.lock import LOCK_FILE, hold_run
+from groundling.evaluation.lock import LOCK_FILE, hold_folder
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 
@@ -25,7 +25,7 @@ def holder(tmp_path: Path) -> Iterator[Callable[[], int]]:
         ready, tell = os.pipe()
         process = os.fork()
         if not process:
-            with hold_run(tmp_path / "run"):
+            with hold_folder(tmp_path / "run", "--to"):
                 child = os.fork()
                 if child:
                     os.write(tell, b"%d" % child)
@@ -47,9 +47,9 @@ def test_a_second_run_in_one_folder_is_refused_by_name(tmp_path: Path, holder: C
     process = holder()
     with (
         pytest.raises(
-            gl.SettingsError, match=rf"run is in use by process {process} on .+; wait for it, or choose another"
+            gl.SettingsError, match=rf"run is in use by process {process} on .+; wait for it, or choose another --to"
         ),
-        hold_run(tmp_path / "run"),
+        hold_folder(tmp_path / "run", "--to"),
     ):
         pass
     assert json.loads((tmp_path / "run" / LOCK_FILE).read_text(encoding="utf-8"))["process"] == process
@@ -61,18 +61,21 @@ def test_a_killed_process_holds_nothing(tmp_path: Path, holder: Callable[[], int
     os.kill(process, signal.SIGKILL)
     os.waitpid(process, 0)
     assert (tmp_path / "run" / LOCK_FILE).exists()
-    with hold_run(tmp_path / "run"):
+    with hold_folder(tmp_path / "run", "--to"):
         pass
     assert not (tmp_path / "run").exists(), "an empty folder goes with its lock"
 
 
 def test_the_lock_goes_with_the_run_and_leaves_what_it_has_written(tmp_path: Path) -> None:
-    with hold_run(tmp_path / "deep" / "run"):
+    with hold_folder(tmp_path / "deep" / "run", "--to"):
         (tmp_path / "deep" / "run" / "recipe.yaml").touch()
     assert [path.name for path in (tmp_path / "deep" / "run").iterdir()] == ["recipe.yaml"]
 
 
 def test_a_file_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(gl.SettingsError, match="is a file; choose another"), hold_run(tmp_path / "thesis.tex"):
+    with (
+        pytest.raises(gl.SettingsError, match=r"--to .* is a file; choose another --to"),
+        hold_folder(tmp_path / "thesis.tex", "--to"),
+    ):
         pass

@@ -1,4 +1,4 @@
-"""One run folder, one run: a lock that a second start finds, and that goes with the process that holds it."""
+"""One folder, one run or evaluation: a lock that a second start finds, and that goes with the process that holds it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
 from groundling.errors import SettingsError
 from groundling.evaluation.processes import from_main_process
-from groundling.training.disk import telling_full_disk
 
 try:
     import fcntl
@@ -28,36 +27,39 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def hold_run(run: Path) -> Iterator[None]:
-    """Keep the run folder to this training; SettingsError, with who has it, where another one does.
+def hold_folder(
+    folder: Path, option: str, *, telling: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> Iterator[None]:
+    """Keep the folder that `option` names to this process; SettingsError, with who has it, where another one does.
 
     The main process holds the lock for all. It is POSIX's: the kernel takes it back when the process ends, however it
     does; its loading processes do not inherit it; network disks know it. Where a disk has no locks it is said.
+    `telling` is around the writing, for errors of the disk to be told in the caller's words.
     """
     held: list[IO[str]] = []
 
     def take() -> None:
-        with telling_full_disk(run):
-            held.extend(_take(run))
+        with telling():
+            held.extend(_take(folder, option))
 
     from_main_process(take)
     try:
         yield
     finally:
         for file in held:
-            (run / LOCK_FILE).unlink(missing_ok=True)
+            (folder / LOCK_FILE).unlink(missing_ok=True)
             file.close()
             with suppress(OSError):
-                run.rmdir()  # where a refused recipe has left it empty
+                folder.rmdir()  # where a refused recipe has left it empty
 
 
-def _take(run: Path) -> list[IO[str]]:
-    if run.exists() and not run.is_dir():
-        raise SettingsError(f"run.dir {run} is a file; choose another run.dir")
+def _take(folder: Path, option: str) -> list[IO[str]]:
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"{option} {folder} is a file; choose another {option}")
     if fcntl is None:
         return []
-    run.mkdir(parents=True, exist_ok=True)
-    path = run / LOCK_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
@@ -68,9 +70,9 @@ def _take(run: Path) -> list[IO[str]]:
             file.close()
             if error.errno in _TAKEN:
                 raise SettingsError(
-                    f"{run} is in use by {_describe(holder)}; wait for it, or choose another run.dir"
+                    f"{folder} is in use by {_describe(holder)}; wait for it, or choose another {option}"
                 ) from None
-            log.warning("%s: its disk has no locks (%s); see that nothing else trains there", run, error.strerror)
+            log.warning("%s: its disk has no locks (%s); see that nothing else writes there", folder, error.strerror)
             return []
         if _is_at(path, file):
             break
