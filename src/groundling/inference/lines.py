@@ -32,7 +32,11 @@ class Line(Protocol):
 
     tokens: list[int]  # so far, without the one that ends it
     chances: list[Chance | None]  # of each; None where the model did not choose it
-    is_full: bool  # whether the model would have gone on, had there been room
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the model would have gone on, had there been room."""
+        ...
 
     @property
     def choices(self) -> Choices | None:
