@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -154,6 +155,16 @@ def test_what_lies_in_this_folder_is_named_from_it(tmp_path: Path, monkeypatch: 
     assert written.notes == [] and "mount a bucket over runs/a b " in written.text
 
 
+def test_a_folder_reached_by_a_link_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "link").symlink_to("work")
+    monkeypatch.chdir(tmp_path / "link")
+    changes = [f"model.name={tmp_path}/link/models/3b", f"run.dir={tmp_path}/work/runs/a"]
+    task, written = task_of(*changes, recipe=f"{tmp_path}/link/r.yaml")
+    assert command_of(task)[1:] == ["train", "r.yaml", "model.name=models/3b", "run.dir=runs/a"]
+    assert written.notes == []
+
+
 def test_what_lies_elsewhere_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     task, written = task_of("model.name=/models/3b", "data.test=[../test.jsonl, data/here.jsonl]", recipe="/r.yaml")
@@ -173,11 +184,25 @@ def test_only_scripts_of_ours_are_written_over(tmp_path: Path) -> None:
     refuse_foreign_files(ours, tmp_path / "task.yaml")
     refuse_foreign_files(None, tmp_path / "new.yaml")
     recipe.write_text("model: {name: tiny}", encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"r\.yaml is there already, and no script of `groundling plan`"):
+    with pytest.raises(
+        SettingsError, match=r"r\.yaml is there already, and no script of `groundling plan`, or one of an earlier"
+    ):
         refuse_foreign_files(recipe, None)
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match="is there already, and no regular file"):
         refuse_foreign_files(tmp_path, None)
     with pytest.raises(SettingsError, match="is named for two scripts"):
         refuse_foreign_files(ours, tmp_path / "." / "job.sh")
     with pytest.raises(SettingsError, match="there is no folder"):
         refuse_foreign_files(tmp_path / "none" / "job.sh", None)
+
+
+def test_a_pipe_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(file: Path, *_: Any, **__: Any) -> str:
+        raise AssertionError(f"{file} was read")
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    monkeypatch.setattr(Path, "read_text", read)
+    for name in ("pipe", "link"):
+        with pytest.raises(SettingsError, match=f"{name} is there already, and no regular file; name a file"):
+            refuse_foreign_files(None, tmp_path / name)

@@ -183,9 +183,14 @@ def _replace_places(value: Any, here: Path) -> Any:
 
 
 def _from_here(place: str, here: Path) -> str:
-    """A path from `here` in place of an absolute one, where it lies below."""
+    """A path from `here` in place of an absolute one, where it lies below, be it by way of links."""
     path = Path(place)
-    return str(path.relative_to(here)) if path.is_absolute() and path.is_relative_to(here) else place
+    if not path.is_absolute():
+        return place
+    for below, above in ((path, here), (path.resolve(), here.resolve())):
+        if below.is_relative_to(above):
+            return str(below.relative_to(above))
+    return place
 
 
 def _is_outside(place: str) -> bool:
@@ -211,8 +216,13 @@ def refuse_foreign_files(*files: Path | None) -> None:
     for file in given:
         if not file.absolute().parent.is_dir():
             raise SettingsError(f"{file}: there is no folder {file.parent} to write it to")
+        if file.exists() and not file.is_file():  # to read a pipe would be to wait for ever
+            raise SettingsError(f"{file} is there already, and no regular file; name a file for the script")
         if file.exists() and not _is_ours(file):
-            raise SettingsError(f"{file} is there already, and no script of `groundling plan`; name another file")
+            raise SettingsError(
+                f"{file} is there already, and no script of `groundling plan`, or one of an earlier version; name "
+                "another file"
+            )
 
 
 def _is_ours(file: Path) -> bool:
