@@ -148,6 +148,24 @@ def test_while_a_model_is_asked_fewer_questions_at_once_are_offered(recipe: Reci
     assert lines[6] == "no checkpoint had been written yet, so the same command begins anew"
 
 
+def test_without_room_for_the_model_to_measure_no_fewer_questions_are_offered(
+    recipe: Recipe, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the training the recipe can leave it out; after it the next start has the weights alone in memory."""
+    file = recipe(data={"test": str(scenes / "test.jsonl")}, train={"max_steps": 1}, evaluate={"before": True})
+    once(monkeypatch, reports, "load")
+    assert told_by(file) == [
+        "out of memory on process 0, while the model was loaded to be measured before the training: "
+        "2.50 GiB more were asked for",
+        "evaluate.before=false leaves that out",
+        "no checkpoint had been written yet, so the same command begins anew",
+    ]
+    once(monkeypatch, reports, "load")
+    lines = told_by(file, "evaluate.before=false")
+    assert lines[0].startswith("out of memory on process 0, while the final weights were loaded to be measured: ")
+    assert len(lines) == 2 and lines[1].endswith("checkpoints/1, and the same command goes on from it")
+
+
 @pytest.mark.slow
 def test_without_room_for_questions_fewer_are_asked_at_once(
     recipe: Recipe, scenes: Path, monkeypatch: pytest.MonkeyPatch

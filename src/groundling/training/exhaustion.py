@@ -86,8 +86,20 @@ def explain_asking(settings: Settings, contract: Contract, when: str, *, in_trai
 
 
 @contextmanager
+def explain_loading_base(settings: Settings) -> Iterator[None]:
+    """The same while the model as it comes is loaded to be measured, which a recipe can leave out."""
+
+    def tell() -> Iterator[str]:
+        yield "evaluate.before=false leaves that out"
+        yield tell_way_on(settings.run.dir)
+
+    with _explaining(lambda: "while the model was loaded to be measured before the training", tell):
+        yield
+
+
+@contextmanager
 def explain_ending(run: Path, doing: str) -> Iterator[None]:
-    """The same while the final weights are written or tried: the next start has them alone in memory."""
+    """The same while the final weights are written, tried or loaded: the next start has them alone in memory."""
     with _explaining(lambda: f"while the final weights were {doing}", lambda: iter([tell_way_on(run)])):
         yield
 

@@ -26,7 +26,7 @@ from groundling.model.load import Checkpoint
 from groundling.model.processor import Processor
 from groundling.settings import Settings
 from groundling.training.card import BASE_REPORT, write_results
-from groundling.training.exhaustion import explain_asking
+from groundling.training.exhaustion import explain_asking, explain_ending, explain_loading_base
 from groundling.training.stop import StopAsked, StopRequest, stopped
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,12 @@ def measure_base(
     contract = dataclasses.replace(
         processor.contract, trained_on=base.contract.trained_on, made_with=base.contract.made_with
     )
-    with _keeping_answers(stop), explain_asking(settings, processor.contract, "before the training"):
-        grounder = load(settings.model.name, revision=settings.model.revision)
+    with _keeping_answers(stop):
+        with explain_loading_base(settings):
+            grounder = load(settings.model.name, revision=settings.model.revision)
         grounder = dataclasses.replace(grounder, processor=processor.with_contract(contract))
-        _measure(grounder, test, folder, settings, stop)
+        with explain_asking(settings, processor.contract, "before the training"):
+            _measure(grounder, test, folder, settings, stop)
     del grounder
     gc.collect()
     torch.cuda.empty_cache()
@@ -75,8 +77,11 @@ def measure_run(
     else:
         if PartialState().is_main_process:
             (run / "report" / "report.json").unlink(missing_ok=True)  # of weights that it has gone on from
-        with _keeping_answers(stop), explain_asking(settings, processor.contract, "after the training"):
-            report = _measure(load(str(run)), test, run / "report", settings, stop)
+        with _keeping_answers(stop):
+            with explain_ending(run, "loaded to be measured"):
+                grounder = load(str(run))
+            with explain_asking(settings, processor.contract, "after the training"):
+                report = _measure(grounder, test, run / "report", settings, stop)
         for name in dict.fromkeys((settings.evaluate.metric, "parse_rate")):
             log.info("%s %.3f [%.3f, %.3f] on all test records", name, report.metrics[name], *report.ci95[name])
     if PartialState().is_main_process:
