@@ -292,6 +292,7 @@ def test_predict_answers_for_a_folder_in_original_pixels(call: Call, tmp_path: P
     sizes = {Path(one["image"]).name: [one["width"], one["height"]] for one in answers}
     assert sizes["rocket.jpg"] == [640, 427]
     wanted = {"image", "width", "height", "question", "boxes", "labels", "scores", "points", "text", "flaw", "seen"}
+    wanted |= {"full"}
     assert all(set(one) == wanted for one in answers)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from groundling.data.record import Record, Target
@@ -101,6 +102,28 @@ def test_a_loss_of_many_boxes_is_not_hidden_by_a_few_questions_for_one():
         "cup": (60, True),
         "pan": (54, True),
     }
+    (medium,) = found.by_size.groups
+    assert (found.by_size.metric, medium.name, medium.questions, medium.differs) == ("recall@0.5", "medium", 60, True)
+    assert medium.change.difference == pytest.approx(-54 / 114)
+
+
+def test_boxes_that_rank_badly_are_not_hidden_by_f1():
+    """Cup and pan are always found; wrong boxes beside them become fewer, and from the least sure the surest."""
+
+    def make(wrong: int, score: float) -> Report:
+        found: list[Prediction] = []
+        for number in range(40):
+            one = ask_for(number, "cup pan", "cup pan")
+            boxes = Boxes([BOX, MISS, *[(80.0, 5.0, 95.0, 20.0)] * wrong], PHOTO)
+            scores = np.array([0.5, 0.5, *[score] * wrong])
+            labels = ["cup", "pan", *["cup"] * wrong]
+            found.append(replace(one, answer=replace(one.answer, boxes=boxes, labels=labels, scores=scores)))
+        return build_report(found, contract={}, versions={})
+
+    found = compare(make(3, 0.1), make(1, 0.9))
+
+    assert found.metrics["f1@0.5"].difference > 0 > found.metrics["map"].difference
+    assert re.search(r"^better: f1@0\.5 .*; but map -0\.\d\d$", found.verdict)
 
 
 @pytest.mark.parametrize(("gains", "verdict"), [(0, "no difference that 20 questions about 20"), (12, "better: acc@")])

@@ -263,7 +263,7 @@ def test_silence_about_an_offset_is_no_proof_and_says_so(tmp_path: Path) -> None
     assert told and 0.5 < float(told[1]) < 1.4 and told[2] == "units of the text" and 30 <= int(told[3]) < 70
     assert found.as_lines()[1] == found.unseen and found.to_json()["unseen"] == found.unseen
     few = look_at(answers, text_rows(answers[:20], IN_SEEN), tmp_path).unseen
-    assert few and few.startswith("an offset of a pixel or less could not be seen in these boxes, too few")
+    assert few and few.startswith("an offset of 1.4 units of the text or less could not be seen in these boxes, ")
     many = make(0, Kind(noise=0.005))
     assert look_at(many, text_rows(many, IN_SEEN), tmp_path).unseen is None
 
@@ -687,9 +687,36 @@ def test_a_thing_that_is_asked_for_is_taken_for_another_of_its_picture(tmp_path:
     assert fault.message.startswith("'the fork' is taken for 'the spoon' in ")
 
 
+def test_x_and_y_swapped_in_pixels_of_the_picture_are_no_mirror(tmp_path: Path) -> None:
+    """Its orientation 5 does the same; no camera stores pictures so."""
+    answers = make(0)
+    found = look_at(answers, text_rows(answers, swapped(IN_ORIGINAL)), tmp_path)
+    assert codes(found) == ["wrong_frame", "swapped_axes"]
+
+
+def test_questions_whose_pictures_could_not_be_read_are_told_apart(tmp_path: Path) -> None:
+    """As `predict --json` writes them; they are no rows of another record file."""
+    answers = make(0)
+    rows = text_rows(answers, IN_SEEN)
+    broken = dict.fromkeys(("boxes", "text", "seen")) | {"error": "a.jpg: no picture"}
+    rows[:80] = [{"id": row["id"]} | broken for row in rows[:80]]
+    (fault,) = look_at(answers, rows, tmp_path).faults
+    assert fault.code == "unanswered"
+    assert fault.message == "80 of 240 questions were not answered (line 1: not answered: a.jpg: no picture)"
+
+
 def test_every_code_is_planted() -> None:
     named = {code for expected, _ in MISTAKES.values() for code in expected} | {code for code, _ in HABITS.values()}
-    elsewhere = {"pixels_as_thousandths", "near_frame", "at_chance", "too_few", "one_box", "invents", "shrunk"}
+    elsewhere = {
+        "unanswered",
+        "pixels_as_thousandths",
+        "near_frame",
+        "at_chance",
+        "too_few",
+        "one_box",
+        "invents",
+        "shrunk",
+    }
     assert named | elsewhere == CODES.keys()
 
 

@@ -67,7 +67,8 @@ def test_sizes_without_a_question_are_not_looked_at():
     one = report([(None, 5.0, True)] * 4)
     assert [group.name for group in compare(one, one).by_size.groups] == ["small"]
     several = report([("mug", 5.0, True)] * 4, targets=2)
-    assert not compare(several, several).by_size.groups, "two targets have no one size"
+    found = compare(several, several).by_size
+    assert (found.metric, [group.name for group in found.groups]) == ("recall@0.5", ["small"]), "each target has one"
 
 
 def test_classes_are_those_of_the_targets_labels():

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from groundling.cli.models import load_grounder
-from groundling.cli.options import AllowAbsolute, AsJson, FreeAnswers, MaxFilePixels, ModelName, OtherBudget
+from groundling.cli.options import (
+    AllowAbsolute,
+    AsJson,
+    FreeAnswers,
+    MaxFilePixels,
+    MaxNewTokens,
+    ModelName,
+    OtherBudget,
+)
 from groundling.cli.screen import is_speaker, progress_bar, quiet_libraries, say
 from groundling.errors import RecordError
 
@@ -22,7 +30,7 @@ def evaluate(
     to: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     max_tokens: OtherBudget = None,
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="room for one answer, in tokens")] = 512,
+    max_new_tokens: MaxNewTokens = 512,
     free: FreeAnswers = False,
     protocol: Annotated[
         str | None, typer.Option(help="report as a benchmark does: refcoco, odinw, screenspot or pointing")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from groundling.cli.options import AsJson, FreeAnswers, MaxFilePixels, ModelName, OtherBudget
+from groundling.cli.options import AsJson, FreeAnswers, MaxFilePixels, MaxNewTokens, ModelName, OtherBudget
 from groundling.cli.screen import fail, progress_bar, quiet_libraries, say
 from groundling.errors import SettingsError
 
@@ -63,6 +63,7 @@ def predict(
     nms: Annotated[
         float, typer.Option(min=0, max=1, help="leave out boxes that a surer one of their label overlaps by more (IoU)")
     ] = 1,
+    max_new_tokens: MaxNewTokens = 512,
     free: FreeAnswers = False,
     max_file_pixels: MaxFilePixels = None,
     as_json: AsJson = False,
@@ -85,6 +86,7 @@ def predict(
             draw=draw,
             least_score=min_score,
             most_overlap=nms,
+            max_new_tokens=max_new_tokens,
             free=free,
             max_pixels=max_file_pixels or MAX_PIXELS,
         )

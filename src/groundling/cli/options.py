@@ -14,5 +14,6 @@ MaxFilePixels = Annotated[
     int | None, typer.Option(min=1, help="refuse pictures of more pixels; by default 100 million")
 ]
 AllowAbsolute = Annotated[bool, typer.Option("--allow-absolute", help="pictures may have absolute paths")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="room for one answer, in tokens")]
 FreeAnswers = Annotated[bool, typer.Option("--free", help="let answers say anything, not only what can be read")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]

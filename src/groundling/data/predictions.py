@@ -21,6 +21,7 @@ from groundling.data.record import Record, Rejected, Scan, Target, is_number, pa
 from groundling.errors import RecordError
 from groundling.geometry.packed import is_there
 
+UNANSWERED = "not answered"  # begins the reason why a question has no answer
 _KEYS = {"image", "question", "boxes"}
 
 
@@ -62,7 +63,7 @@ def read_entries(file: Path) -> Iterator[tuple[int, Any]]:
 def _why_unanswered(entry: Any) -> RecordError | None:
     if not isinstance(entry, dict) or entry.get("boxes") is not None or not isinstance(entry.get("error"), str):
         return None
-    return RecordError(f"not answered: {entry['error']}")
+    return RecordError(f"{UNANSWERED}: {entry['error']}")
 
 
 def _parse_entries(file: Path) -> Iterator[tuple[int, Any]]:

@@ -18,7 +18,7 @@ NEAR = 1 / 8
 """Share of its box's side that a number may be off: with all four off so far, IoU is still 0.56 or more."""
 
 SCORE_DIGITS = 5
-"""Of a score: in later ones it shows which questions were answered side by side."""
+"""Of a score: in later ones, and now and then by one in the last, it shows which questions were answered together."""
 
 
 class Chance(NamedTuple):

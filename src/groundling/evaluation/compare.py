@@ -96,7 +96,7 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
     return Comparison(
         metrics=metrics,
         scored=detection.scored,
-        by_size=change_by_size(asked, old, new, seed=seed, draws=draws),
+        by_size=change_by_size(asked, answered, old, new, seed=seed, draws=draws),
         by_class=change_by_class(asked, old, new, seed=seed, draws=draws),
         guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
         no_guard=why_not_compared(before.guard, after.guard),
@@ -184,7 +184,9 @@ def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], headlines: Seque
     p = show_p(change.p)
     numbers = f"{name} {show_change(change.difference, 2)}{interval}, p {p if p.startswith('<') else '= ' + p}"
     telling = worth_showing([each for pair in pairs for each in pair])
-    but = _tell_others(metrics, change, [other for other in names[1:] if other in telling])
+    others = [other for other in names[1:] if other in telling]
+    detecting = [other for other in ("map", "label_f1@miou") if not math.isnan(metrics[other].difference)]
+    but = _tell_others(metrics, change, [*others, *(other for other in detecting if other != name)])
     if change.is_seen():
         return f"{'better' if change.difference > 0 else 'worse'}: {numbers}{but}"
     counted = [pair for pair, is_one in zip(pairs, marks.applies(name), strict=True) if is_one]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from groundling.data.predictions import UNANSWERED
 from groundling.data.record import Record, read_records
 from groundling.evaluation.cases import Case, Cases, cases_of, read_cases
 from groundling.evaluation.diagnosis import Diagnosis, Fault, fault_of, sort_faults
@@ -135,7 +136,7 @@ def _tell_unseen(look: Look) -> str | None:
         return None
     if look.least > LARGEST:
         few = f"too few or too rough: {look.boxes} are right and away from the border"
-        return f"an offset of a pixel or less could not be seen in these boxes, {few}"
+        return f"an offset of {LARGEST:g} {look.unit} or less could not be seen in these boxes, {few}"
     return (
         f"an offset under {look.least:.1f} {look.unit} could not be seen in these boxes ({look.boxes} that are right)"
     )
@@ -153,14 +154,18 @@ def _chance_faults(sheet: Sheet) -> Iterator[Fault]:
 
 def _pairing_faults(found: Cases) -> Iterator[Fault]:
     rows = len(found.cases) + len(found.rejected)
-    lost = len(found.rejected) + found.unanswered
+    unread = [one for one in found.rejected if one.reason.startswith(UNANSWERED)]
+    rejected = [one for one in found.rejected if not one.reason.startswith(UNANSWERED)]
+    if unread:
+        message = f"{len(unread)} of {rows} questions were not answered (line {unread[0].line}: {unread[0].reason})"
+        yield fault_of("unanswered", message, len(unread), rows)
+    missing = max(0, found.unanswered - len(unread))  # their records wait for an answer, too
+    lost = len(rejected) + missing
     if lost and lost >= _UNPAIRED * rows:
-        first = f" (line {found.rejected[0].line}: {found.rejected[0].reason})" if found.rejected else ""
-        message = (
-            f"{len(found.rejected)} of {rows} rows are set aside{first}; {found.unanswered} records are unanswered"
-        )
-        code = "set_aside" if len(found.rejected) > rows / 2 else "unpaired"
-        yield fault_of(code, message, lost, rows + found.unanswered)
+        first = f" (line {rejected[0].line}: {rejected[0].reason})" if rejected else ""
+        message = f"{len(rejected)} of {rows} rows are set aside{first}; {missing} records are unanswered"
+        code = "set_aside" if len(rejected) > rows / 2 else "unpaired"
+        yield fault_of(code, message, lost, rows + missing)
 
 
 def _standing(cases: Sequence[Case], sheet: Sheet, boxes: _Boxes) -> str:

@@ -135,6 +135,11 @@ CODES: dict[str, Code] = {
         "answers no better than boxes of other questions",
         "nothing around the model explains it: train longer, or look at `groundling preview`",
     ),
+    "unanswered": Code(
+        "warning",
+        "questions about pictures that could not be read",
+        "mend those pictures, or leave their records out (`groundling check` finds them)",
+    ),
     "unpaired": Code(
         "warning",
         "answers without a record, or records without an answer",

@@ -13,15 +13,17 @@ from typing import NamedTuple
 import numpy as np
 
 from groundling.evaluation.change import Change, changes, holm
+from groundling.evaluation.matching import find_partners
 from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction, have_one_box
+from groundling.geometry.boxes import iou
 
 MOST_CLASSES = 20  # looked at; with more, the smallest p that 10 000 draws give is soon corrected away
 LEAST_PICTURES = (
     6  # of a class; of five, 2 in 32 ways to swap them always give a difference as large, which is p > 0.05
 )
 
-_BY_SIZE = "acc@0.5"  # only questions with one target have a size
-_BY_CLASS = "f1@0.5"  # or the former, where each question has one target
+_OF_ONE = "acc@0.5"  # where each question is for one box: it has its size, and its class
+_BY_SIZE, _BY_CLASS = "recall@0.5", "f1@0.5"  # where some are for several
 
 
 class Group(NamedTuple):
@@ -47,19 +49,31 @@ class Groups(NamedTuple):
     left_out: dict[str, int]
 
 
-def change_by_size(predictions: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int) -> Groups:
-    """Small, medium and large targets, as far as there are any; `old` and `new` are marks of these questions."""
-    shares = np.array([_area_share(prediction) for prediction in predictions])
-    members = {name: np.flatnonzero((least <= shares) & (shares < limit)) for name, (least, limit) in SIZES.items()}
-    there = {name: places for name, places in members.items() if len(places)}
-    return Groups(_BY_SIZE, _look_at(there, _BY_SIZE, old, new, seed, draws), {})
+def change_by_size(
+    before: Sequence[Prediction], after: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int
+) -> Groups:
+    """Small, medium and large targets, as far as there are any; `old` and `new` are marks of these predictions."""
+    if have_one_box(before):
+        shares = np.array([one.truth.areas()[0] / one.original.area if one.is_single else np.nan for one in before])
+        members = {name: np.flatnonzero((least <= shares) & (shares < limit)) for name, (least, limit) in SIZES.items()}
+        cut = {name: (_cut(old, at, _OF_ONE), _cut(new, at, _OF_ONE)) for name, at in members.items() if len(at)}
+        return Groups(_OF_ONE, _look_at(cut, seed, draws), {})
+    recalled = {name: (_recall(before, old, name), _recall(after, new, name)) for name in SIZES}
+    there = {name: both for name, both in recalled.items() if len(both[0].possible)}
+    return Groups(_BY_SIZE, _look_at(there, seed, draws), {})
 
 
-def _area_share(prediction: Prediction) -> float:
-    """The one target's area over the picture's; NaN where there is not exactly one."""
-    if not prediction.is_single:
-        return np.nan
-    return prediction.truth.areas()[0] / prediction.original.area
+def _recall(predictions: Sequence[Prediction], marks: Marks, size: str) -> Marks:
+    """One column, of the questions with targets of a size: how many of these are found, of how many."""
+    least, limit = SIZES[size]
+    counts: list[tuple[int, int]] = []
+    for one in predictions:
+        shares = one.truth.areas() / one.original.area
+        own = (least <= shares) & (shares < limit) & (not one.has_points)
+        is_found = find_partners(iou(one.truth, one.answer.boxes), np.array([0.5]))[0]
+        counts.append((int((own & is_found).sum()), int(own.sum())))
+    earned, possible = np.array(counts, dtype=np.float64).reshape(-1, 2).T
+    return _choose(Marks(earned[:, None], possible[:, None], marks.pictures), np.flatnonzero(possible))
 
 
 def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int) -> Groups:
@@ -67,7 +81,7 @@ def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *
 
     A question counts in the class of each label among its targets.
     """
-    metric = _BY_SIZE if have_one_box(predictions) else _BY_CLASS
+    metric = _OF_ONE if have_one_box(predictions) else _BY_CLASS
     counted = old.applies(metric) | new.applies(metric)
     members: dict[str, list[int]] = {}
     for place in np.flatnonzero(counted).tolist():
@@ -77,30 +91,31 @@ def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *
     can_tell = [label for label, _ in order if _count_pictures(old, members[label]) >= LEAST_PICTURES]
     looked_at = {label: np.array(members[label]) for label in can_tell[:MOST_CLASSES]}
     left_out = {label: count for label, count in order if label not in looked_at}
-    return Groups(metric, _look_at(looked_at, metric, old, new, seed, draws), left_out)
+    cut = {label: (_cut(old, at, metric), _cut(new, at, metric)) for label, at in looked_at.items()}
+    return Groups(metric, _look_at(cut, seed, draws), left_out)
 
 
 def _count_pictures(marks: Marks, places: Sequence[int] | np.ndarray) -> int:
     return len(np.unique(marks.pictures[places]))
 
 
-def _look_at(
-    members: Mapping[str, np.ndarray], metric: str, old: Marks, new: Marks, seed: int, draws: int
-) -> list[Group]:
-    """The groups by the places of their questions."""
-    found = [
-        changes(_cut(old, places, metric), _cut(new, places, metric), seed=seed, draws=draws)[0]
-        for places in members.values()
-    ]
+def _look_at(members: Mapping[str, tuple[Marks, Marks]], seed: int, draws: int) -> list[Group]:
+    """The groups by the marks, of one column, of their questions before and after."""
+    found = [changes(old, new, seed=seed, draws=draws)[0] for old, new in members.values()]
     corrected = holm([change.p for change in found])
     return [
-        Group(name, len(places), _count_pictures(old, places), change, p)
-        for (name, places), change, p in zip(members.items(), found, corrected, strict=True)
+        Group(name, len(old.pictures), len(np.unique(old.pictures)), change, p)
+        for (name, (old, _)), change, p in zip(members.items(), found, corrected, strict=True)
     ]
 
 
 def _cut(marks: Marks, places: np.ndarray, metric: str) -> Marks:
-    """One column of some of the marks, their pictures numbered anew."""
+    """One column of some of the marks."""
     index = list(METRICS).index(metric)
+    return _choose(Marks(marks.earned[:, [index]], marks.possible[:, [index]], marks.pictures), places)
+
+
+def _choose(marks: Marks, places: np.ndarray) -> Marks:
+    """Some of the marks, their pictures numbered anew."""
     _, pictures = np.unique(marks.pictures[places], return_inverse=True)
-    return Marks(marks.earned[places, index : index + 1], marks.possible[places, index : index + 1], pictures)
+    return Marks(marks.earned[places], marks.possible[places], pictures)

@@ -12,7 +12,7 @@ from groundling.errors import ImageError, SettingsError
 from groundling.geometry.draw import Layer, draw_boxes
 from groundling.geometry.images import MAX_PIXELS, open_image
 from groundling.geometry.packed import is_there
-from groundling.inference.predict import Answered, Grounder, Question
+from groundling.inference.predict import MAX_NEW_TOKENS, Answered, Grounder, Question
 
 PICTURE_SUFFIXES = {
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".jp2"),
@@ -44,6 +44,7 @@ class PictureAnswer:
             "points": answer.points.xy.round(2).tolist(),
             "text": answer.text,
             "flaw": answer.flaw,
+            "full": answer.is_full,
             "seen": list(answer.seen.size_wh),
         }
 
@@ -73,7 +74,7 @@ class Unanswered:
 
     def to_json(self) -> dict[str, Any]:
         """The keys of an answer, null but for the picture and the question: not one that says there is nothing."""
-        nothing = dict.fromkeys(("boxes", "labels", "scores", "points", "text", "flaw", "seen"))
+        nothing = dict.fromkeys(("boxes", "labels", "scores", "points", "text", "flaw", "full", "seen"))
         sizes = dict.fromkeys(("width", "height"))
         return {"image": str(self.image), **sizes, "question": self.question, **nothing, "error": str(self.error)}
 
@@ -140,6 +141,7 @@ def answer_pictures(
     draw: Path | None = None,
     least_score: float = 0,
     most_overlap: float = 1,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     free: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> PictureAnswers:
@@ -152,7 +154,7 @@ def answer_pictures(
     drawings = {} if draw is None else _name_drawings(pictures, draw)
     asked = [Question(image, text) for image in pictures for text in questions]
     told: dict[int, PictureAnswer | Unanswered] = {}
-    for place, reply in grounder.answer_each(asked, free=free, max_pixels=max_pixels):
+    for place, reply in grounder.answer_each(asked, max_new_tokens=max_new_tokens, free=free, max_pixels=max_pixels):
         image = pictures[place // len(questions)]
         if isinstance(reply, ImageError):
             told[place] = Unanswered(image, asked[place].text, reply)

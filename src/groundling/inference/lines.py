@@ -17,7 +17,6 @@ from groundling.geometry.frame import Frame
 from groundling.model.vocabulary import Place, Spellers, Vocabulary
 
 MOST_LABEL_TOKENS = 48
-THING_TOKENS = 48  # room that another box with a short label needs
 
 
 class Choices(NamedTuple):
@@ -95,8 +94,8 @@ class FreeLine:
 class ForcedLine:
     """Only what the grammar of `form` has in the text's `frame`.
 
-    Another thing may follow while there is room within `most` tokens for one with a short label. One there always may
-    be, and a thing begun is written to its end.
+    Another thing may begin while there are fewer than `most` tokens, so an answer of that many can be given whole. One
+    there always may be, and a thing begun is written to its end.
     """
 
     def __init__(self, vocabulary: Vocabulary, form: AnswerForm, frame: Frame, end: str, most: int) -> None:
@@ -131,7 +130,7 @@ class ForcedLine:
     def refuse(self, token: int) -> bool:
         """Whether the token begins another thing and nothing else, and there is no room for one."""
         slot = self._slot
-        if slot is None or not slot.more or len(self.tokens) + THING_TOKENS <= self._most:
+        if slot is None or not slot.more or len(self.tokens) < self._most:
             return False
         texts = self._begun(token, slot)
         others = [(branch, rest) for branch, rest in texts if not _is_more(branch, slot)]
@@ -167,10 +166,12 @@ class ForcedLine:
         return [self._vocabulary.digits[value % 10] for value in begun if may_begin(value, slot.least, slot.most)]
 
     def _label_choices(self, slot: Label) -> Choices:
-        is_full = self._written >= MOST_LABEL_TOKENS
+        is_long = self._written >= MOST_LABEL_TOKENS
         if not slot.is_quoted:
-            return Choices([self._vocabulary.spell(slot.then[0])[0]], None if is_full else "words")
-        return Choices(list(self._closers(slot)), None if is_full and self._place == "inside" else self._place)
+            return Choices([self._vocabulary.spell(slot.then[0])[0]], None if is_long else "words")
+        if self.is_full and self._place == "inside":  # the model has ended the label, with what has no room
+            return Choices([self._vocabulary.spell(text)[0] for _, text in self._texts(slot)])
+        return Choices(list(self._closers(slot)), None if is_long and self._place == "inside" else self._place)
 
     def _closers(self, slot: Label) -> dict[int, bytes]:
         """Tokens that close the label and go on as one of its texts does, with what they spell from the quote on."""
