@@ -157,6 +157,20 @@ def test_a_named_checkpoint_is_gone_on_from_by_what_its_optimizer_fits(
     assert find_resume(settings_of(tmp_path / "new", **other, **asked)) == named
 
 
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"trainer": {"optim": "adamw_torch"}},
+        {"trainer": {"optim": "adamw_torch_fused"}},
+        {"tune": {"lora": {"dropout": 0.2}}},
+    ],
+)
+def test_the_default_by_its_name_and_dropout_are_in_no_state(tmp_path: Path, sections: dict[str, Any]) -> None:
+    begin_run(tmp_path / "run", 5)
+    named = tmp_path / "run" / "checkpoints" / "5"
+    assert find_resume(settings_of(tmp_path / "new", **sections, run={"resume": str(named)})) == named
+
+
 def test_a_state_that_does_not_fit_the_recipe_is_told(tmp_path: Path) -> None:
     told = r"5: its state does not fit this recipe \(.*group.*\); .* \(model\.name="
     with pytest.raises(SettingsError, match=told), explain_unreadable(str(tmp_path / "5")):
@@ -291,6 +305,17 @@ def test_an_evaluation_that_was_due_and_is_not_in_a_checkpoint_is_owed(
     assert owes_evaluation(checkpoint, settings) == owes
     write_state(checkpoint, [{"eval_miou": 0.5, "step": step}])
     assert not owes_evaluation(checkpoint, settings)
+
+
+def test_how_many_steps_epochs_have_is_told_by_what_the_run_itself_wrote(tmp_path: Path) -> None:
+    begin_run(tmp_path / "run", 12)
+    named = tmp_path / "run" / "checkpoints" / "12"
+    fork = settings_of(tmp_path / "fork", run={"resume": str(named)})
+    assert find_resume(fork) == named and not is_at_end(named, fork)
+    begin_run(tmp_path / "fork", 12)
+    (tmp_path / "fork" / "recipe.yaml").write_text(fork.to_yaml(), encoding="utf-8")
+    own = find_resume(fork)
+    assert own == tmp_path / "fork" / "checkpoints" / "12" and is_at_end(own, fork)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------

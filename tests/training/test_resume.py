@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from drawn import Recipe, changed_weights, read_metrics, read_weights
+from drawn import Recipe, at_step, changed_weights, read_metrics, read_weights
 from safetensors.torch import save_file
 
 import groundling as gl
@@ -140,6 +141,41 @@ def test_a_checkpoint_by_name_starts_a_folder_of_its_own(recipe: Recipe, tmp_pat
         gl.train(file, f"run.resume={whole}/checkpoints/6")
     with pytest.raises(gl.SettingsError, match="of another run"):
         gl.train(file, f"run.resume={whole}/checkpoints/6", f"run.dir={tmp_path}")
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 12}, {"max_steps": None, "epochs": 2.4}], ids=["steps", "epochs"])
+def test_a_run_begun_from_a_named_checkpoint_is_gone_on_with_by_the_same_command(
+    recipe: Recipe, tmp_path: Path, length: dict[str, Any]
+) -> None:
+    every = SAVED | {"log_every": 1}
+    first = gl.train(recipe(train=TWELVE | {"max_steps": 6}, run=every))
+    file = recipe("other", train=TWELVE | length, run=every)
+    named, fork = f"run.resume={first}/checkpoints/6", tmp_path / "fork"
+    whole = gl.train(file, named, f"run.dir={tmp_path / 'whole'}")
+    for step in (8, 11):
+        with at_step(step, partial(os.kill, os.getpid(), signal.SIGTERM)), pytest.raises(gl.PreemptedError):
+            gl.train(file, named, f"run.dir={fork}")
+    with pytest.raises(gl.SettingsError, match="of another run"):
+        gl.train(file, named, f"run.dir={fork}", "train.schedule=linear")
+    shutil.rmtree(first)
+    gl.train(file, named, f"run.dir={fork}")
+    assert without_seconds(fork) == without_seconds(whole)
+    assert not changed_weights(whole / "final", fork / "final")
+    with pytest.raises(gl.SettingsError, match="fork is finished"):
+        gl.train(file, named, f"run.dir={fork}")
+
+
+def test_a_run_begun_from_a_named_checkpoint_and_killed_before_its_first_begins_so_again(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    first, fork = gl.train(recipe(train=TWELVE | {"max_steps": 6}, run=SAVED)), tmp_path / "fork"
+    file, named = recipe("other", train=TWELVE | {"max_steps": 8}), f"run.resume={first}/checkpoints/6"
+    whole = gl.train(file, named, f"run.dir={fork}")
+    whole.rename(tmp_path / "whole")
+    fork.mkdir()
+    shutil.copy(tmp_path / "whole" / "recipe.yaml", fork)
+    gl.train(file, named, f"run.dir={fork}")
+    assert not changed_weights(tmp_path / "whole" / "final", fork / "final")
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,17 @@ _CHANGES_NOTHING = (
     "launch.",
 )  # settings that decide what is kept, not what is learned
 _IN_STATE = (
-    "tune.",
+    "tune.method",
+    "tune.freeze",
+    "tune.lora.rank",
+    "tune.lora.alpha",
+    "tune.lora.parts",
     "train.learning_rate",
     "train.weight_decay",
     "trainer.optim",
     "trainer.adam_",
 )  # settings that an optimizer's state has in it: by others it would not fit, or they would have no effect
+_ADAMW = (None, "adamw_torch", "adamw_torch_fused")  # of trainer.optim; None is one of the others, all of one state
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +101,7 @@ def is_at_end(checkpoint: Path, settings: Settings) -> bool:
     state = _read_state(checkpoint)
     waited = evaluations_since_best(state["log_history"], settings.evaluate.metric)
     patience = settings.evaluate.patience
-    is_done = state["global_step"] >= _steps_known(settings, state)
+    is_done = state["global_step"] >= _steps_known(checkpoint, settings, state)
     return is_done or (patience is not None and waited >= patience)
 
 
@@ -104,16 +109,16 @@ def owes_evaluation(checkpoint: Path, settings: Settings) -> bool:
     """Whether an evaluation was due at the checkpoint's step and is not in it, as the run was asked to stop first."""
     state, every = _read_state(checkpoint), settings.evaluate.every
     step = state["global_step"]
-    if not every or (step % every and step < _steps_known(settings, state)):
+    if not every or (step % every and step < _steps_known(checkpoint, settings, state)):
         return False
     return not any(
         line["step"] == step and any(name.startswith("eval_") for name in line) for line in state["log_history"]
     )
 
 
-def _steps_known(settings: Settings, state: dict[str, Any]) -> float:
+def _steps_known(checkpoint: Path, settings: Settings, state: dict[str, Any]) -> float:
     """Of the whole run, infinitely many where only its records tell."""
-    return settings.train.max_steps or (math.inf if names_checkpoint(settings) else state["max_steps"])
+    return settings.train.max_steps or (math.inf if _is_named(checkpoint, settings) else state["max_steps"])
 
 
 def has_scores(checkpoint: Path) -> bool:
@@ -138,13 +143,17 @@ def names_checkpoint(settings: Settings) -> bool:
     return settings.run.resume not in ("auto", "never")
 
 
+def _is_named(checkpoint: Path, settings: Settings) -> bool:
+    return names_checkpoint(settings) and checkpoint.resolve() == Path(settings.run.resume).resolve()
+
+
 def find_resume(settings: Settings) -> Path | None:
     """The checkpoint to go on from, None for a fresh start; SettingsError where neither would be right.
 
     `auto` goes on with an unfinished run of the same recipe. A finished run, another recipe, or a folder of other
     things is refused with what differs; a run that has kept no weights yet starts again, by whatever recipe. `never`
     wants an empty folder. A checkpoint's path is gone on from by another recipe too, as far as the optimizer's state
-    fits it, in its own run folder or in an empty one.
+    fits it, in its own run folder or in an empty one; the same command again goes on with the run that it began.
     """
     run, wish = settings.run.dir, settings.run.resume
     is_empty = not run.exists() or not any(path.name != LOCK_FILE for path in run.iterdir())
@@ -156,6 +165,12 @@ def find_resume(settings: Settings) -> Path | None:
         raise SettingsError(f"run.resume is never, and {run} is not empty; choose another run.dir or empty it")
     if not (run / RECIPE_FILE).is_file():
         raise SettingsError(f"{run} is not empty and no run of groundling (no {RECIPE_FILE}); choose another run.dir")
+    return _find_newest(settings)
+
+
+def _find_newest(settings: Settings) -> Path | None:
+    """The newest checkpoint of a run folder, None where there is none yet; SettingsError as `find_resume` with auto."""
+    run = settings.run.dir
     whole = list_checkpoints(run)
     if not whole and not any((run / kept).is_dir() for kept in ("best", "final")):
         return None
@@ -213,7 +228,14 @@ def _find_damage(checkpoint: Path) -> str | None:
 
 
 def _chosen(checkpoint: Path, settings: Settings, *, is_empty: bool) -> Path:
-    """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way."""
+    """The checkpoint that the recipe names; SettingsError where it is none, or something else is in its way.
+
+    Where the same command began the run already, the newest one that it has written since.
+    """
+    run = settings.run.dir
+    has_begun = not is_empty and _has_begun_from(checkpoint, settings)
+    if has_begun and (newest := _find_newest(settings)):
+        return newest
     if not _is_checkpoint(checkpoint):
         raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
     if damage := _find_damage(checkpoint):
@@ -221,9 +243,8 @@ def _chosen(checkpoint: Path, settings: Settings, *, is_empty: bool) -> Path:
     _refuse_incomplete(checkpoint)
     _refuse_other_state(checkpoint, settings)
     refuse_past_end(checkpoint, settings.train.max_steps)
-    if is_empty:
+    if is_empty or has_begun:
         return checkpoint
-    run = settings.run.dir
     _refuse_finished(run)
     later = [path for path in list_checkpoints(run) if int(path.name) > read_step(checkpoint)]
     if checkpoint.resolve() not in (path.resolve() for path in list_checkpoints(run)):
@@ -237,6 +258,16 @@ def _chosen(checkpoint: Path, settings: Settings, *, is_empty: bool) -> Path:
             "move them away, or go on in another run.dir"
         )
     return checkpoint
+
+
+def _has_begun_from(checkpoint: Path, settings: Settings) -> bool:
+    """Whether the run folder is of this very recipe, and its newest checkpoint not the named one itself."""
+    run = settings.run.dir
+    is_newest = any(path.resolve() == checkpoint.resolve() for path in list_checkpoints(run)[-1:])
+    if is_newest or not (run / RECIPE_FILE).is_file():
+        return False
+    stored = _read_recipe(run)
+    return stored.run.resume == settings.run.resume and not compare_recipes(stored, settings)
 
 
 def _refuse_incomplete(checkpoint: Path) -> None:
@@ -277,7 +308,10 @@ def _refuse_other_state(checkpoint: Path, settings: Settings) -> None:
     run = checkpoint.absolute().parent.parent
     if not (run / RECIPE_FILE).is_file():  # moved away from it: `explain_unreadable` tells what does not fit
         return
-    differing = [line for line in compare_recipes(_read_recipe(run), settings) if line.startswith(_IN_STATE)]
+    stored = _read_recipe(run)
+    differing = [line for line in compare_recipes(stored, settings) if line.startswith(_IN_STATE)]
+    if all(recipe.trainer.get("optim") in _ADAMW for recipe in (stored, settings)):
+        differing = [line for line in differing if not line.startswith("trainer.optim:")]
     if differing:
         shown = "\n".join(f"  {line}" for line in differing)
         raise SettingsError(
