@@ -15,6 +15,7 @@ from taught import Taught
 from groundling.dialect.answer import Item, read_answer, write_answer
 from groundling.dialect.family import FAMILIES, AnswerForm
 from groundling.dialect.prompt import Piece
+from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import Frame
 from groundling.inference import generate
 from groundling.inference.batch import Sample, encode_pieces, encode_question
@@ -78,18 +79,18 @@ def test_an_answer_that_would_go_on_without_room_ends_and_says_so(
 ):
     """A thing that is begun in time is whole, its label ends where the model ended it, and none begins afterwards.
 
-    What the model likes second is another word, which would go on with the label.
+    What the model likes second are digits and another word, which would go on with the number and the label.
     """
     vocabulary, size = tiny_processor.vocabulary, len(tiny_processor.tokenizer)
     frame = frame_of(form)
 
     def say(things: int, most: int) -> ForcedLine:
-        items = [Item((10 + place, 20, 300, 400), label) for place in range(things)]
+        items = [Item((10 + place, 20, 300, 40), label) for place in range(things)]
         learned = encode_pieces(tiny_processor, [*write_answer(items, form, frame), Piece(END, is_control=True)])
         line = begin(tiny_processor, form, most=most)
         while line.choices is not None:
             logits = torch.zeros(1, size)
-            logits[0, vocabulary.spell("red")] = 5
+            logits[0, [*vocabulary.digits, *vocabulary.spell("red")]] = 5
             logits[0, learned[len(line.tokens)]] = 9
             (chosen,) = choose(logits, [line], vocabulary)
             assert (chosen.chance is None) == (chosen.token != learned[len(line.tokens)])
@@ -100,6 +101,8 @@ def test_an_answer_that_would_go_on_without_room_ends_and_says_so(
         found = read_answer(str(tiny_processor.tokenizer.decode(line.tokens)), family=family, seen=SEEN)
         assert found.flaw is None
         assert found.labels == [label] * len(found.boxes)
+        true = Boxes([(10 + place, 20, 300, 40) for place in range(len(found.boxes))], frame)
+        assert found.boxes.xyxy == pytest.approx(true.to(SEEN).xyxy, abs=0.01)
         return len(found.boxes)
 
     family = FAMILY_OF.get(form, "qwen2_5_vl")

@@ -122,7 +122,8 @@ class ForcedLine:
         firsts = [self._vocabulary.spell(text)[0] for _, text in self._texts(slot)]
         if isinstance(slot, Number):
             is_number = self._written > 0 and slot.least <= self._value <= slot.most
-            return Choices([*self._digits(slot), *(firsts if is_number else [])])
+            digits = [] if self.is_full else self._digits(slot)  # the model has ended the number, as a label below
+            return Choices([*digits, *(firsts if is_number else [])])
         if isinstance(slot, Label):
             return self._label_choices(slot)
         return Choices(firsts)
