@@ -305,9 +305,36 @@ def test_a_checkpoint_of_the_other_method_is_refused(recipe: Recipe, tmp_path: P
     whole, moved = gl.train(recipe(train=TWELVE, run=SAVED, tune={"method": "lora"})), tmp_path / "moved"
     with pytest.raises(gl.SettingsError, match=r"tune\.method: 'lora' in recipe\.yaml, now 'full'"):
         gl.train(recipe("other", train=TWELVE, run={"resume": str(whole / "checkpoints" / "6")}))
-    shutil.copytree(whole / "checkpoints" / "6", moved)  # where no recipe tells how it was trained
+    shutil.copytree(whole / "checkpoints" / "6", moved)
+    with pytest.raises(gl.SettingsError, match=r"tune\.method: 'lora' in recipe\.yaml, now 'full'"):
+        gl.train(recipe("other", train=TWELVE, run={"resume": str(moved)}))
+    forget_recipe(moved)
     with pytest.raises(gl.SettingsError, match=r"of method lora, and tune.method is full.*model.name="):
         gl.train(recipe("other", train=TWELVE, run={"resume": str(moved)}))
+
+
+def forget_recipe(checkpoint: Path) -> None:
+    """As checkpoints of before 2026-11-28 are: only their run folder told how they were trained."""
+    (checkpoint / "recipe.yaml").unlink()
+    write_manifest(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"trainer": {"optim": "adafactor"}}, r"trainer\.optim: None in recipe\.yaml, now 'adafactor'"),
+        ({"train": TWELVE | {"learning_rate": 5e-3}}, r"train\.learning_rate: 0\.001 in recipe\.yaml, now 0\.005"),
+    ],
+    ids=["optimizer", "rate"],
+)
+def test_a_checkpoint_that_was_copied_away_takes_its_recipe_along(
+    recipe: Recipe, tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    """Its state would be read for another optimizer, or put the former rate back without a word."""
+    whole = gl.train(recipe(train=TWELVE | {"max_steps": 6}, run=SAVED))
+    shutil.copytree(whole / "checkpoints" / "6", tmp_path / "moved" / "8")
+    with pytest.raises(gl.SettingsError, match=told):
+        gl.train(recipe("other", **({"train": TWELVE} | change), run={"resume": str(tmp_path / "moved" / "8")}))
 
 
 @pytest.mark.slow
@@ -328,7 +355,8 @@ def test_a_named_checkpoint_is_trained_on_for_as_long_as_the_recipe_says(
         run = gl.train(recipe(train={"max_steps": 4}), *named)
     assert not changed_weights(whole / "final", run / "final")
     assert f"nothing is left to train: the final weights are those of {whole / 'checkpoints' / '4'}" in caplog.text
-    shutil.copytree(whole / "checkpoints" / "4", tmp_path / "moved")  # where no recipe tells how it was trained
+    shutil.copytree(whole / "checkpoints" / "4", tmp_path / "moved")
+    forget_recipe(tmp_path / "moved")
     with pytest.raises(gl.SettingsError, match=r"moved: its state does not fit this recipe"):
         gl.train(
             recipe(train={"max_steps": 6}, tune={"freeze": ["vision"]}),

@@ -304,11 +304,15 @@ def _refuse_finished(run: Path) -> None:
 
 
 def _refuse_other_state(checkpoint: Path, settings: Settings) -> None:
-    """SettingsError where the optimizer's state is by other settings than the recipe's, as its run folder tells."""
-    run = checkpoint.absolute().parent.parent
-    if not (run / RECIPE_FILE).is_file():  # moved away from it: `explain_unreadable` tells what does not fit
+    """SettingsError where the optimizer's state is by other settings than the recipe's.
+
+    The checkpoint holds the recipe that it is by, or, of before 2026-11-28, its run folder does.
+    """
+    places = (checkpoint, checkpoint.absolute().parent.parent)
+    told = next((folder for folder in places if (folder / RECIPE_FILE).is_file()), None)
+    if told is None:
         return
-    stored = _read_recipe(run)
+    stored = _read_recipe(told)
     differing = [line for line in compare_recipes(stored, settings) if line.startswith(_IN_STATE)]
     if all(recipe.trainer.get("optim") in _ADAMW for recipe in (stored, settings)):
         differing = [line for line in differing if not line.startswith("trainer.optim:")]

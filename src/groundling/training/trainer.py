@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from groundling.model.tune import parameter_groups, spare_frozen_parts
 from groundling.settings import Settings
 from groundling.training.bad_batch import BAD_BATCH_FILE, RowLoss, write_bad_batch
 from groundling.training.checkpoint import (
+    RECIPE_FILE,
     SAMPLE_FILE,
     drop_old_checkpoints,
     evaluations_since_best,
@@ -285,8 +287,10 @@ class GroundingTrainer(Trainer):
         partial = folder / f"{PREFIX_CHECKPOINT_DIR}-{step}"
         with self.saver.writing(partial, needed=self.sizes.checkpoint):
             super()._save_checkpoint(model, trial)
-            if self.args.should_save and self.settings.evaluate.every:
-                (partial / SAMPLE_FILE).write_text(json.dumps(sign_sample(self.test)), encoding="utf-8")
+            if self.args.should_save:
+                shutil.copyfile(run.dir / RECIPE_FILE, partial / RECIPE_FILE)  # wherever it is copied, it goes along
+                if self.settings.evaluate.every:
+                    (partial / SAMPLE_FILE).write_text(json.dumps(sign_sample(self.test)), encoding="utf-8")
         self.saver.put_in_place(partial, folder / str(step), needed=self.sizes.checkpoint)
         if self.args.should_save:
             drop_old_checkpoints(run.dir, keep=run.keep)
