@@ -43,7 +43,8 @@ def run_out(monkeypatch: pytest.MonkeyPatch, error: Exception, *, at_step: int) 
     monkeypatch.setattr(GroundingTrainer, "compute_loss", compute_loss)
 
 
-def test_a_step_without_room_names_its_row_and_three_remedies(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def note_rows(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Numbers of the records of each row that is loaded, as they will be."""
     seen: list[list[int]] = []
     usual = RecordDataset.__getitems__
 
@@ -52,6 +53,11 @@ def test_a_step_without_room_names_its_row_and_three_remedies(recipe: Recipe, mo
         return usual(self, row)
 
     monkeypatch.setattr(RecordDataset, "__getitems__", note)
+    return seen
+
+
+def test_a_step_without_room_names_its_row_and_three_remedies(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = note_rows(monkeypatch)
     run_out(monkeypatch, torch.OutOfMemoryError(OF_A_GPU), at_step=3)
     with pytest.raises(TrainingError) as stopped:
         gl.train(recipe())
@@ -79,14 +85,7 @@ def test_a_run_with_checkpoints_is_gone_on_with_as_it_is_told(recipe: Recipe, mo
 
 def test_records_are_those_of_the_step_behind_an_uneven_epoch(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five rows an epoch in steps of two: the fourth step has the second epoch's first rows."""
-    seen: list[list[int]] = []
-    usual = RecordDataset.__getitems__
-
-    def note(self: Any, row: Any) -> Any:
-        seen.append(row.numbers)
-        return usual(self, row)
-
-    monkeypatch.setattr(RecordDataset, "__getitems__", note)
+    seen = note_rows(monkeypatch)
     run_out(monkeypatch, torch.OutOfMemoryError(OF_A_GPU), at_step=4)
     with pytest.raises(TrainingError) as stopped:
         gl.train(recipe(train={"batch_size": 4, "accumulate": 2, "epochs": 2}))

@@ -58,22 +58,24 @@ def change_by_size(
         members = {name: np.flatnonzero((least <= shares) & (shares < limit)) for name, (least, limit) in SIZES.items()}
         cut = {name: (_cut(old, at, _OF_ONE), _cut(new, at, _OF_ONE)) for name, at in members.items() if len(at)}
         return Groups(_OF_ONE, _look_at(cut, seed, draws), {})
-    recalled = {name: (_recall(before, old, name), _recall(after, new, name)) for name in SIZES}
-    there = {name: both for name, both in recalled.items() if len(both[0].possible)}
+    first, second = _recall(before, old), _recall(after, new)
+    there = {name: (first[name], second[name]) for name in SIZES if len(first[name].possible)}
     return Groups(_BY_SIZE, _look_at(there, seed, draws), {})
 
 
-def _recall(predictions: Sequence[Prediction], marks: Marks, size: str) -> Marks:
-    """One column, of the questions with targets of a size: how many of these are found, of how many."""
-    least, limit = SIZES[size]
-    counts: list[tuple[int, int]] = []
-    for one in predictions:
+def _recall(predictions: Sequence[Prediction], marks: Marks) -> dict[str, Marks]:
+    """By size, one column of the questions with such targets: how many of these are found, of how many."""
+    limits = np.array(list(SIZES.values()))
+    counts = np.zeros((2, len(SIZES), len(predictions)))  # found, and to be found
+    for place, one in enumerate(predictions):
         shares = one.truth.areas() / one.original.area
-        own = (least <= shares) & (shares < limit) & (not one.has_points)
+        own = (limits[:, :1] <= shares) & (shares < limits[:, 1:]) & (not one.has_points)
         is_found = find_partners(iou(one.truth, one.answer.boxes), np.array([0.5]))[0]
-        counts.append((int((own & is_found).sum()), int(own.sum())))
-    earned, possible = np.array(counts, dtype=np.float64).reshape(-1, 2).T
-    return _choose(Marks(earned[:, None], possible[:, None], marks.pictures), np.flatnonzero(possible))
+        counts[:, :, place] = (own & is_found).sum(axis=1), own.sum(axis=1)
+    return {
+        name: _choose(Marks(earned[:, None], possible[:, None], marks.pictures), np.flatnonzero(possible))
+        for name, earned, possible in zip(SIZES, *counts, strict=True)
+    }
 
 
 def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int) -> Groups:

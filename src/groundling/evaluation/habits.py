@@ -49,8 +49,9 @@ def find_text_faults(cases: Sequence[Case], *, has_suspect: bool) -> Iterator[Fa
 
     Where boxes count in another frame anyway, that they leave their pictures is no news.
     """
-    loops = [case for case in cases if is_loop(case)]
-    rest = [case for case in cases if not is_loop(case)]
+    loops, rest = list[Case](), list[Case]()
+    for case in cases:
+        (loops if is_loop(case) else rest).append(case)
     if _is_habit(loops, cases):
         cut = sum(_is_cut(case) for case in loops)
         until = f", {cut} of them until they are cut" if cut else ""
