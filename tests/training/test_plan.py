@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from published import write_published, write_sized_records
-from transformers import AutoModelForImageTextToText
 
 import groundling as gl
 from groundling.model.quantise import BITS_A_WEIGHT
 from groundling.recipe import load_settings
 from groundling.settings import Launch, Settings
 from groundling.training.memory import GIB, Memory, Moment, _static, count_numbers, estimate_memory, read_subject
-from groundling.training.plan import Plan, Rate, _disk, _load_processor, _measure, _seconds, build_plan
+from groundling.training.plan import Plan, Rate, _load_processor, _measure, _seconds, build_plan
 from groundling.training.plan_text import describe_plan
 from groundling.training.ready import build_dataset, build_sampler, make_ready
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import Change, apply
 from groundling.training.rows import Length
-from groundling.training.space import expect_sizes, most_bytes
 from groundling.training.workload import measure_workload, worst_row
 
 ALL_3B, ALL_7B, TOWER = 3_754_622_976, 8_292_166_656, 668_684_288
@@ -183,20 +180,6 @@ def test_steps_time_and_disk(tmp_path: Path) -> None:
     assert "; 1 evaluation and 1 checkpoint on the way" in describe_plan(shorter)
     assert _seconds(plan.workload, Rate(tokens=float(plan.workload.epoch_tokens))) == pytest.approx(10)
     assert _seconds(plan.workload, Rate()) is None
-
-
-@pytest.mark.parametrize("engine", ["ddp", "zero2", "fsdp2"])
-def test_the_disk_is_what_a_training_asks_for(tmp_path: Path, engine: str) -> None:
-    """The same as `refuse_small_disk` wants of the model itself, whose weights DeepSpeed has in bf16."""
-    settings = published(tmp_path, "3b", f"launch.engine={engine}", "launch.processes=2")
-    subject = read_subject(Path(settings.model.name))
-    disk = _disk(count_numbers(subject, settings), settings, saves=9)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(subject.config)
-    model = model.to(torch.bfloat16 if engine == "zero2" else torch.float32)
-    sizes = expect_sizes(model, engine=engine, optimizer="adamw_torch", is_adapter=False)
-    assert disk.checkpoint == sizes.checkpoint
-    assert disk.whole == most_bytes(sizes, saves=9, keep=settings.run.keep, has_best=True)
 
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from drawn import Recipe, at_step, changed_weights
-from torch import nn
 
 import groundling as gl
 from groundling.errors import TrainingError
@@ -17,7 +16,8 @@ from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
 from groundling.training.checkpoint import list_checkpoints
 from groundling.training.manifest import find_damage
-from groundling.training.space import Sizes, bytes_taken, count_saves, expect_sizes, most_bytes
+from groundling.training.memory import Numbers
+from groundling.training.space import Sizes, bytes_taken, count_saves, count_sizes, most_bytes
 
 WEIGHTS = 515_520 * 4  # bytes of the tiny model in float32
 
@@ -29,18 +29,26 @@ def size_of(folder: Path) -> int:
 # ---- how much --------------------------------------------------------------------------------------------------
 
 
+def settings_with(**sections: dict[str, object]) -> Settings:
+    values = {"model": {"name": "tiny"}, "data": {"train": "a.jsonl", "test": "b.jsonl"}, "run": {"dir": "runs/x"}}
+    return Settings.model_validate(values | sections)
+
+
 def test_sizes_by_hand() -> None:
-    model = nn.Sequential(nn.Linear(10, 10, bias=False), nn.Linear(10, 3, bias=False))  # 100 and 30 numbers
-    model[0].requires_grad_(False)
+    """Of 130 numbers in float32, of which 30 are trained."""
+    numbers = Numbers({"language": 130}, {"language": 30}, weights=4 * 130, gradients=4 * 30, largest_unit=130)
 
-    def expected(engine: str, optimizer: str = "adamw_torch_fused", *, is_adapter: bool = False) -> Sizes:
-        return expect_sizes(model, engine=engine, optimizer=optimizer, is_adapter=is_adapter)
+    def counted(engine: str, *, has_gpu: bool = False, **sections: dict[str, object]) -> Sizes:
+        return count_sizes(numbers, settings_with(**sections), engine=engine, has_gpu=has_gpu)
 
-    assert expected("ddp") == (4 * 130, 4 * 130 + 8 * 30)
-    assert expected("ddp", "sgd") == (4 * 130, 4 * 130)
-    assert expected("ddp", is_adapter=True) == (4 * 30, 4 * 30 + 8 * 30)
-    assert expected("fsdp2") == (4 * 130, 2 * 4 * 130 + 8 * 30)
-    assert expected("zero2") == (4 * 130, 2 * 4 * 130 + 12 * 30)
+    assert counted("ddp") == (4 * 130, 4 * 130 + 8 * 30)
+    assert counted("ddp", trainer={"optim": "sgd"}) == (4 * 130, 4 * 130)
+    assert counted("ddp", trainer={"optim": "adamw_torch"}) == counted("ddp")
+    assert counted("ddp", tune={"method": "lora"}) == (4 * 30, 4 * 30 + 8 * 30)
+    assert counted("fsdp2") == counted("fsdp") == (4 * 130, 2 * 4 * 130 + 8 * 30)
+    assert counted("zero2") == (4 * 130, 2 * 4 * 130 + 12 * 30)
+    assert counted("zero2", has_gpu=True) == (2 * 130, 2 * 2 * 130 + 12 * 30), "bf16, beside masters in float32"
+    assert counted("zero2", has_gpu=True, tune={"method": "lora"}) == (4 * 30, 2 * 4 * 30 + 12 * 30)
 
 
 @pytest.mark.parametrize(
@@ -58,8 +66,7 @@ def test_what_a_run_takes_at_most(saves: int, keep: int, has_best: bool, total: 
 
 def test_how_often_a_run_saves() -> None:
     def saves(**sections: dict[str, object]) -> int:
-        values = {"model": {"name": "tiny"}, "data": {"train": "a.jsonl", "test": "b.jsonl"}, "run": {"dir": "runs/x"}}
-        settings = Settings.model_validate(values | sections)
+        settings = settings_with(**sections)
         return count_saves(settings, build_arguments(settings), steps_an_epoch=10)
 
     assert saves(train={"epochs": 2.5}) == 3, "at the end of each epoch"
@@ -117,13 +124,17 @@ def test_what_was_kept_makes_room_and_what_is_damaged_stays(tmp_path: Path) -> N
     assert bytes_taken(tmp_path) == 3030
 
 
-def test_too_small_a_disk_is_told_before_the_start(recipe: Recipe, small_disk: Callable[[int], Path]) -> None:
+def test_too_small_a_disk_is_told_before_the_start(
+    recipe: Recipe, scenes: Path, small_disk: Callable[[int], Path]
+) -> None:
+    """Before the untrained model is asked anything, too."""
+    data = {"train": str(scenes / "train.jsonl"), "test": str(scenes / "test.jsonl")}
     disk = small_disk(18_000_000)
     with pytest.raises(
         gl.SettingsError, match=r"disk/run: 18\.6 MB are needed, and 1[78]\.\d MB are free .* checkpoint has 6\.2 MB"
     ):
-        gl.train(recipe(**SAVED), f"run.dir={disk / 'run'}")
-    assert not list(disk.rglob("*.safetensors")) and not list(disk.rglob("running.lock"))
+        gl.train(recipe(**SAVED, data=data, evaluate={"before": True}), f"run.dir={disk / 'run'}")
+    assert not list(disk.iterdir())
 
 
 def test_a_disk_without_any_room_is_told_with_its_path_and_nothing_is_left(
@@ -132,8 +143,8 @@ def test_a_disk_without_any_room_is_told_with_its_path_and_nothing_is_left(
     disk = small_disk(1_000_000)
     with pytest.raises(OSError), (disk / "others").open("wb") as filler:
         filler.write(bytes(2_000_000))
-    told = r"disk/run could not be written: No space left on device; .* needs some 20\.0 MB, and 0\.0 kB are free"
-    with pytest.raises(TrainingError, match=told):
+    told = r"disk/run: 8\.2 MB are needed, and 0\.0 kB are free on its disk \(a checkpoint has 6\.2 MB"
+    with pytest.raises(gl.SettingsError, match=told):
         gl.train(recipe(), f"run.dir={disk / 'run'}")
     assert [path.name for path in disk.rglob("*")] == ["others"]
 

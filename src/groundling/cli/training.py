@@ -154,9 +154,9 @@ def _train(recipe: str, overrides: list[str]) -> None:
 
 def _checkpoint_bytes(settings: Settings) -> int:
     with quiet_libraries():
-        from groundling.training.plan import checkpoint_bytes
+        from groundling.training.space import find_sizes
 
-        return checkpoint_bytes(settings)
+        return find_sizes(settings, engine=settings.launch.engine or "ddp", has_gpu=True).checkpoint
 
 
 def _read(recipe: str, overrides: list[str]) -> tuple[Recipe, Settings]:

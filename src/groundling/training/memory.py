@@ -121,9 +121,9 @@ def prepare(model: PreTrainedModel, settings: Settings, family: str) -> PreTrain
     return model
 
 
-def count_numbers(subject: Subject, settings: Settings) -> Numbers:
+def count_numbers(subject: Subject, settings: Settings, *, has_gpu: bool = True) -> Numbers:
     """What the model's weights and their gradients take, whole on one device."""
-    dtype, tune = weights_dtype(settings, has_gpu=True), settings.tune
+    dtype, tune = weights_dtype(settings, has_gpu=has_gpu), settings.tune
     model = subject.bare().to(dtype)  # type: ignore[arg-type]
     freeze_parts(model, PARTS if tune.has_adapters else tune.freeze)
     in_4_bits = re.compile(LORA_TARGETS[subject.family]["language"] + r"\.weight")

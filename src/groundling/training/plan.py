@@ -22,7 +22,7 @@ from groundling.training.memory import Memory, Numbers, count_numbers, estimate_
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import Remedy, find_remedies
 from groundling.training.scripts import start_command
-from groundling.training.space import most_bytes, sizes_under
+from groundling.training.space import count_sizes, most_bytes
 from groundling.training.workload import Samples, Workload, measure_samples, plan_rows, worst_row
 
 
@@ -90,7 +90,11 @@ class Plan:
     @property
     def disk(self) -> Disk:
         """What is written."""
-        return _disk(self.numbers, self.settings, self.settings.run.keep + 1 if self.saves is None else self.saves)
+        settings, keep = self.settings, self.settings.run.keep
+        sizes = count_sizes(self.numbers, settings, engine=settings.launch.engine or "ddp", has_gpu=True)
+        saves = keep + 1 if self.saves is None else self.saves
+        most = most_bytes(sizes, saves=saves, keep=keep, has_best=settings.evaluate.every > 0)
+        return Disk(sizes.checkpoint, keep, most)
 
     def to_json(self) -> dict[str, Any]:
         """All of it, bytes as bytes."""
@@ -219,24 +223,3 @@ def _seconds(workload: Workload | None, rate: Rate) -> float | None:
     if rate.samples:
         return epochs * workload.records / rate.samples
     return epochs * workload.epoch_tokens / (rate.tokens or 1)
-
-
-def checkpoint_bytes(settings: Settings) -> int:
-    """What a checkpoint of this training takes; SettingsError where its model's configuration cannot be had."""
-    subject = read_subject(find_description(settings.model.name, revision=settings.model.revision))
-    return _disk(count_numbers(subject, settings), settings, 1).checkpoint
-
-
-def _disk(numbers: Numbers, settings: Settings, saves: int) -> Disk:
-    """Weights as they are saved (DeepSpeed's in bf16), adapters alone where those are trained; `whole` at its most."""
-    trained, parameters = sum(numbers.trained.values()), sum(numbers.parameters.values())
-    if settings.tune.has_adapters:
-        weights = 4 * trained
-    elif settings.launch.has_deepspeed:
-        weights = 2 * parameters
-    else:
-        weights = numbers.weights
-    engine, keep = settings.launch.engine or "ddp", settings.run.keep
-    sizes = sizes_under(engine, weights=weights, states=8 * trained, trained=trained)
-    most = most_bytes(sizes, saves=saves, keep=keep, has_best=bool(settings.evaluate.every))
-    return Disk(sizes.checkpoint, keep, most)

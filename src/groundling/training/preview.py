@@ -25,7 +25,7 @@ from groundling.model.layout import Stretch
 from groundling.model.processor import Processor
 from groundling.page.page import View, around, embed_exactly, layer, whole, write_page
 from groundling.settings import Settings
-from groundling.training.ready import build_dataset, build_sampler, make_ready
+from groundling.training.ready import make_ready
 from groundling.training.records import Example, Gathered, join_samples, longest_sample, pictures_of
 from groundling.training.rows import Length, Row
 from groundling.training.shown import KINDS, Kind, ShownSample, Span, kinds_of, make_visible, show_sample, spans_of
@@ -175,9 +175,7 @@ def build_preview(
 
     Errors are those of `make_ready`; `progress` is told (pictures looked at, pictures in all).
     """
-    _, processor, records = make_ready(settings, progress=progress)
-    dataset = build_dataset(records, processor, settings)
-    sampler = build_sampler(records, dataset, settings)
+    _, processor, records, dataset, sampler = make_ready(settings, progress=progress)
     drawn = list(sampler)
     lengths = sampler.lengths_in(drawn[0].epoch, drawn[0].attempt)
     rows: list[ShownRow] = []

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, gather
+from transformers import TrainingArguments
 
 from groundling.data.record import Record
 from groundling.errors import SettingsError
@@ -54,6 +55,13 @@ def _leave_together(stop: StopRequest, *_: int) -> None:
     signals: Any = gather(torch.tensor([stop.signal], device=this_process().device))
     if asked := int(signals.max()):
         raise StopAsked(asked)
+
+
+def asked_engine(arguments: TrainingArguments) -> str:
+    """As `name_engine` before there is an accelerator: what is asked for, whether a recipe or a launcher does."""
+    if arguments.deepspeed_plugin is not None:
+        return f"zero{arguments.deepspeed_plugin.zero_stage}"
+    return "fsdp" if arguments.fsdp_plugin_args is not None or _is_asked("ACCELERATE_USE_FSDP") else "ddp"
 
 
 def name_engine(accelerator: Accelerator) -> str:

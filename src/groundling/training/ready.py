@@ -43,10 +43,12 @@ class Ready(NamedTuple):
     base: Checkpoint  # that it starts from
     processor: Processor  # under the run's own contract
     records: Gathered
+    dataset: RecordDataset  # the records as samples
+    sampler: RowSampler  # the rows that they stand in
 
 
-def make_ready(settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> Ready:
-    """The checkpoint, processor and records of a recipe; `progress` is told (pictures looked at, pictures in all).
+def make_ready(settings: Settings, *, processes: int = 1, progress: Callable[[int, int], None] | None = None) -> Ready:
+    """What a recipe says, for so many processes; `progress` is told (pictures looked at, pictures in all).
 
     SettingsError, ContractError or RecordError where one of them cannot be had or used.
     """
@@ -54,7 +56,9 @@ def make_ready(settings: Settings, *, progress: Callable[[int, int], None] | Non
     contract = recipe_contract(base.contract, settings, is_derived=base.is_contract_derived)
     processor = load_processor(base).with_contract(contract)
     records = from_main_process(lambda: gather_records(settings, processor, progress=progress))
-    return Ready(base, processor.with_contract(sign_contract(contract, records.train)), records)
+    processor = processor.with_contract(sign_contract(contract, records.train))
+    dataset = build_dataset(records, processor, settings)
+    return Ready(base, processor, records, dataset, build_sampler(records, dataset, settings, processes=processes))
 
 
 def sign_contract(contract: Contract, records: Sequence[Record]) -> Contract:
@@ -100,12 +104,9 @@ def refuse_other_sample(resume: Path | None, sample: Sequence[Record]) -> None:
         )
 
 
-def refuse_no_step(
-    resume: Path | None, settings: Settings, processor: Processor, records: Gathered, *, processes: int
-) -> None:
+def refuse_no_step(resume: Path | None, settings: Settings, sampler: RowSampler) -> None:
     """SettingsError where a checkpoint that the recipe names has more steps behind it than the recipe's epochs have."""
     if resume is not None and names_checkpoint(settings) and settings.train.max_steps is None:
-        sampler = build_sampler(records, build_dataset(records, processor, settings), settings, processes=processes)
         refuse_past_end(resume, count_steps(settings, steps_an_epoch=sampler.steps))
 
 

@@ -6,17 +6,17 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from groundling.errors import SettingsError
+from groundling.model.load import find_description
 from groundling.settings import Settings
 from groundling.training.checkpoint import list_checkpoints
 from groundling.training.disk import free_bytes, show_bytes
+from groundling.training.memory import Numbers, count_numbers, read_subject
 
 if TYPE_CHECKING:  # a plan does without it, and a fifth of a second
     from transformers import TrainingArguments
 
-_ADAM = "adamw_torch"  # its kinds keep two numbers for each that is trained; of other optimizers nothing is counted
+_ADAM = "adamw_torch"  # its kinds, the Trainer's own among them, keep two numbers for each trained; others count none
 _MASTERS = 12  # bytes for each trained number in DeepSpeed's state: it in float32, and Adam's two
 
 
@@ -27,25 +27,26 @@ class Sizes(NamedTuple):
     checkpoint: int
 
 
-def expect_sizes(model: torch.nn.Module, *, engine: str, optimizer: str, is_adapter: bool) -> Sizes:
-    """What is written of a model that is trained so; of a model spread by ZeRO-3 too, before its first step."""
-    whole = [(_count(each), each) for each in model.parameters()]
-    trained = [(numbers, each) for numbers, each in whole if each.requires_grad]
-    weights = sum(numbers * each.element_size() for numbers, each in (trained if is_adapter else whole))
-    states = 2 * sum(numbers * each.element_size() for numbers, each in trained) if optimizer.startswith(_ADAM) else 0
-    return sizes_under(engine, weights=weights, states=states, trained=sum(numbers for numbers, _ in trained))
+def find_sizes(settings: Settings, *, engine: str, has_gpu: bool) -> Sizes:
+    """What a training under this engine writes, known before its weights are loaded.
+
+    SettingsError or ContractError where its model's configuration cannot be had.
+    """
+    subject = read_subject(find_description(settings.model.name, revision=settings.model.revision))
+    return count_sizes(count_numbers(subject, settings, has_gpu=has_gpu), settings, engine=engine, has_gpu=has_gpu)
 
 
-def sizes_under(engine: str, *, weights: int, states: int, trained: int) -> Sizes:
-    """Of so many bytes of weights and optimizer states, for so many numbers; engines keep the weights twice."""
+def count_sizes(numbers: Numbers, settings: Settings, *, engine: str, has_gpu: bool) -> Sizes:
+    """What is written of a model of these numbers: of adapters' them alone; the engines keep all weights twice."""
+    trained = sum(numbers.trained.values())
+    weights = numbers.gradients if settings.tune.has_adapters else numbers.weights
     if engine.startswith("zero"):
+        if has_gpu and not settings.tune.has_adapters:
+            weights = 2 * sum(numbers.parameters.values())  # DeepSpeed has them in bf16, beside its masters
         return Sizes(weights, 2 * weights + _MASTERS * trained)
+    is_adam = str(settings.trainer.get("optim", _ADAM)).startswith(_ADAM)
+    states = 2 * numbers.gradients if is_adam else 0
     return Sizes(weights, (2 if engine.startswith("fsdp") else 1) * weights + states)
-
-
-def _count(parameter: torch.nn.Parameter) -> int:
-    """The numbers in all of a parameter; DeepSpeed 0.19 keeps the shape beside what ZeRO-3 leaves on one device."""
-    return getattr(parameter, "ds_shape", parameter.shape).numel()
 
 
 def count_steps(settings: Settings, *, steps_an_epoch: int) -> int:

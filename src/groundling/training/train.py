@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
+from transformers import PrinterCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from groundling.data.record import Record
 from groundling.evaluation.lock import hold_folder
 from groundling.evaluation.pace import Progress, tell_progress
 from groundling.evaluation.processes import from_main_process
-from groundling.model.processor import Processor
 from groundling.recipe import load_settings
 from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
@@ -27,15 +26,21 @@ from groundling.training.exhaustion import explain_ending, explain_exhaustion, e
 from groundling.training.journal import Journal
 from groundling.training.launch import refuse_other_launch
 from groundling.training.pictures import draw_first_batch
-from groundling.training.processes import name_engine, refuse_lone_fsdp, refuse_other_engine, refuse_other_state
-from groundling.training.ready import make_ready, refuse_no_step, refuse_other_data, refuse_other_sample
-from groundling.training.records import Gathered, choose_sample, refuse_unmeasurable
+from groundling.training.processes import (
+    asked_engine,
+    name_engine,
+    refuse_lone_fsdp,
+    refuse_other_engine,
+    refuse_other_state,
+)
+from groundling.training.ready import Ready, make_ready, refuse_no_step, refuse_other_data, refuse_other_sample
+from groundling.training.records import choose_sample, refuse_unmeasurable
 from groundling.training.reload import Said, choose_asked, say
 from groundling.training.reports import measure_base, measure_run, refuse_impossible_measures
 from groundling.training.run_folder import copy_last, keep_final, start_run_folder
 from groundling.training.secrets import refuse_secrets
 from groundling.training.shown import show_sample
-from groundling.training.space import count_saves, refuse_small_disk
+from groundling.training.space import Sizes, count_saves, find_sizes, refuse_small_disk
 from groundling.training.stop import StopRequest, stopped
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
@@ -60,51 +65,50 @@ def train_by(settings: Settings) -> Path:
     arguments = build_arguments(settings)
     refuse_lone_fsdp()
     refuse_impossible_measures(settings)
-    stop = StopRequest()
-    folder = settings.run.dir
+    folder, stop = settings.run.dir, StopRequest()
+    sizes = find_sizes(settings, engine=asked_engine(arguments), has_gpu=torch.cuda.is_available())
+    from_main_process(lambda: refuse_small_disk(settings, sizes, saves=1))  # before even the lock finds no room
     held = hold_folder(folder, "run.dir", telling=partial(telling_full_disk, folder))
     with held, stop.listen(signal.SIGTERM), telling_full_disk(folder):
-        return train_alone(settings, arguments, stop)
+        return train_alone(settings, arguments, sizes, stop)
 
 
-def train_alone(settings: Settings, arguments: TrainingArguments, stop: StopRequest) -> Path:
+def train_alone(settings: Settings, arguments: TrainingArguments, sizes: Sizes, stop: StopRequest) -> Path:
     """The training itself, in a run folder that no other process writes to."""
     resume = from_main_process(lambda: find_resume(settings))
-
-    base, processor, records = make_ready(settings, progress=_tell_looking(stop))
+    ready = make_ready(settings, processes=arguments.world_size, progress=_tell_looking(stop))
+    records = ready.records
     from_main_process(stop.refuse_start)
-    refuse_other_data(resume, processor.contract, records.findings)
-    refuse_no_step(resume, settings, processor, records, processes=arguments.world_size)
+    refuse_other_data(resume, ready.processor.contract, records.findings)
+    refuse_no_step(resume, settings, ready.sampler)
+    is_over = resume is not None and is_at_end(resume, settings)
+    if not is_over:
+        saves = count_saves(settings, arguments, steps_an_epoch=ready.sampler.steps)
+        from_main_process(lambda: refuse_small_disk(settings, sizes, saves=saves))
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)
         from_main_process(lambda: refuse_other_sample(resume, sample))
-    start_run_folder(settings, processor, records, resume)
-    measure_base(settings, base, processor, records.test, stop)
+    start_run_folder(settings, ready.processor, records, resume)
+    measure_base(settings, ready.base, ready.processor, records.test, stop)
 
     asked = choose_asked(records.test, records.train)
     said: Said | None = None  # of that record by the trained model, where there is one in memory
-    if resume is not None and is_at_end(resume, settings):
+    if resume is not None and is_over:
         log.info("nothing is left to train: the final weights are those of %s", resume)
         copy_last(resume, settings.run.dir)
     else:
-        with explain_loading(settings, processor):
-            model = build_model(base, settings, resume)
-            trainer = build_trainer(
-                model, processor, settings, arguments, records=records, test=sample, resume=resume, stop=stop
-            )
-        saves = count_saves(settings, arguments, steps_an_epoch=trainer.sampler.steps)
-        from_main_process(lambda: refuse_small_disk(settings, trainer.sizes, saves=saves))
+        trainer = build_trainer(ready, settings, arguments, test=sample, sizes=sizes, resume=resume, stop=stop)
         show_first_batch(trainer)
         with explain_exhaustion(trainer):
             run_trainer(trainer, resume)
         with explain_ending(settings.run.dir, "saved and asked"):
             said = save_last(trainer, asked)
-        del trainer, model
+        del trainer
 
     free_devices()
     keep_final(settings, asked, said)
-    measure_run(settings, base, processor, records.test, stop)
+    measure_run(settings, ready.base, ready.processor, records.test, stop)
     log.info("done: %s", settings.run.dir)
     return settings.run.dir
 
@@ -124,21 +128,28 @@ def _tell_looking(stop: StopRequest) -> Progress:
 
 
 def build_trainer(
-    model: PreTrainedModel,
-    processor: Processor,
+    ready: Ready,
     settings: Settings,
     arguments: TrainingArguments,
     *,
-    records: Gathered,
     test: Sequence[Record],
+    sizes: Sizes,
     resume: Path | None,
     stop: StopRequest,
 ) -> GroundingTrainer:
-    """The trainer with what watches over it: journal and trackers."""
+    """The model in its trainer, with what watches over it: journal and trackers."""
     arguments.eval_on_start = resume is not None and owes_evaluation(resume, settings)
-    trainer = GroundingTrainer(
-        model, processor, settings, arguments, records=records, test=test, loaded_from=resume, stop=stop
-    )
+    with explain_loading(settings, ready.processor):
+        trainer = GroundingTrainer(
+            build_model(ready.base, settings, resume),
+            ready,
+            settings,
+            arguments,
+            test=test,
+            sizes=sizes,
+            loaded_from=resume,
+            stop=stop,
+        )
     refuse_other_engine(trainer.accelerator.distributed_type)
     engine = name_engine(trainer.accelerator)
     refuse_other_launch(settings.launch, engine=engine, processes=arguments.world_size)

@@ -25,7 +25,6 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.training_args import OptimizerNames
 
 from groundling.data.record import Record
 from groundling.errors import TrainingError
@@ -33,7 +32,6 @@ from groundling.evaluation.metrics import measure
 from groundling.evaluation.processes import from_main_process
 from groundling.inference.batch import IGNORED
 from groundling.inference.predict import Grounder
-from groundling.model.processor import Processor
 from groundling.model.tune import parameter_groups, spare_frozen_parts
 from groundling.settings import Settings
 from groundling.training.bad_batch import BAD_BATCH_FILE, RowLoss, write_bad_batch
@@ -48,11 +46,11 @@ from groundling.training.checkpoint import (
 from groundling.training.exhaustion import explain_asking, explain_exhaustion
 from groundling.training.finite import describe_not_finite, refuse_not_finite
 from groundling.training.pictures import draw_predictions
-from groundling.training.processes import ask_together, name_engine
-from groundling.training.ready import build_dataset, build_sampler, sign_sample
-from groundling.training.records import Gathered, join_samples
+from groundling.training.processes import ask_together
+from groundling.training.ready import Ready, sign_sample
+from groundling.training.records import join_samples
 from groundling.training.saving import Saver
-from groundling.training.space import expect_sizes
+from groundling.training.space import Sizes
 from groundling.training.step_news import StepNews, StopsAfterStep
 from groundling.training.stop import StopAsked, StopRequest, leave_stopping_to_parent
 
@@ -63,33 +61,27 @@ class GroundingTrainer(Trainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        processor: Processor,
+        ready: Ready,
         settings: Settings,
         arguments: TrainingArguments,
         *,
-        records: Gathered,
         test: Sequence[Record],
+        sizes: Sizes,
         loaded_from: Path | None,
         stop: StopRequest,
     ) -> None:
-        dataset = build_dataset(records, processor, settings)
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=dataset,
+            train_dataset=ready.dataset,
             eval_dataset=list(test) or None,  # type: ignore[arg-type]
-            data_collator=partial(join_samples, processor=processor),
+            data_collator=partial(join_samples, processor=ready.processor),
         )
-        self.augmenter = dataset.augmenter
-        self.sampler = build_sampler(
-            records,
-            dataset,
-            settings,
-            processes=self.args.world_size,
-            # accelerate tells a sampler its epoch, but not one of several processes after a stop
-            epoch=lambda: self.state.global_step // self.sampler.steps,
-        )
-        self.processor = processor
+        self.augmenter = ready.dataset.augmenter
+        self.sampler = ready.sampler
+        # accelerate tells a sampler its epoch, but not one of several processes after a stop
+        self.sampler.epoch = lambda: self.state.global_step // self.sampler.steps
+        self.processor = ready.processor
         self.settings = settings
         self.test = test
         self.loaded_from = loaded_from
@@ -99,12 +91,7 @@ class GroundingTrainer(Trainer):
         self.add_callback(_SparesFrozenParts())
         self.add_callback(self.stopping)
         self.saver = Saver(settings.run.dir, is_spread=self.is_deepspeed_enabled or self.is_fsdp_enabled)
-        self.sizes = expect_sizes(
-            model,
-            engine=name_engine(self.accelerator),
-            optimizer=OptimizerNames(self.args.optim).value,
-            is_adapter=settings.tune.has_adapters,
-        )
+        self.sizes = sizes
         self.model_accepts_loss_kwargs = True  # have the labels of the whole global batch counted (compute_loss)
 
     # ---- what a training begins with
