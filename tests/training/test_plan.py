@@ -17,7 +17,7 @@ from groundling.settings import Launch, Settings
 from groundling.training.memory import GIB, Memory, Moment, _static, count_numbers, estimate_memory, read_subject
 from groundling.training.plan import Plan, Rate, _load_processor, _measure, _seconds, build_plan
 from groundling.training.plan_text import describe_plan
-from groundling.training.ready import build_dataset, build_sampler, make_ready
+from groundling.training.ready import make_ready
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import Change, apply
 from groundling.training.rows import Length
@@ -120,8 +120,7 @@ def test_rows_and_steps_are_those_of_the_training(scenes: Path, tiny_model_folde
     }
     settings = Settings.model_validate(values)
     ready = make_ready(settings)
-    dataset = build_dataset(ready.records, ready.processor, settings)
-    sampler = build_sampler(ready.records, dataset, settings)
+    sampler = ready.sampler
 
     found = measure_workload(settings, ready.processor)
     assert (found.records, found.measured, found.rows) == (24, 24, len(sampler))

@@ -34,7 +34,7 @@ from groundling.training.preview import (
     write_preview,
 )
 from groundling.training.preview_text import print_preview
-from groundling.training.ready import build_dataset, build_sampler, make_ready
+from groundling.training.ready import make_ready
 from groundling.training.records import join_samples
 from groundling.training.rows import Row
 
@@ -90,9 +90,7 @@ def test_the_first_batch_of_a_training_is_what_was_previewed(recipe: Recipe, tmp
 
 def test_rows_are_those_that_are_packed(preview: Preview, records: Path) -> None:
     settings = settings_of(records, train={"batch_size": 8})
-    _, processor, gathered = make_ready(settings)
-    dataset = build_dataset(gathered, processor, settings)
-    (drawn,) = build_sampler(gathered, dataset, settings)
+    _, processor, gathered, dataset, (drawn,) = make_ready(settings)
     row = join_samples(dataset.__getitems__(drawn), processor)
     (shown,) = preview.rows
     labels, ids = row["labels"][0].tolist(), row["input_ids"][0].tolist()
