@@ -158,6 +158,7 @@ def test_closest_names(key: str, closest: str | None) -> None:
         "fsdp=full_shard",
         "fsdp_config={}",
         "push_to_hub=true",
+        "hub_model_id=us/grounder",
         "eval_delay=9",
     ],
 )

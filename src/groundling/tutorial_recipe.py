@@ -46,6 +46,8 @@ OWNED: dict[str, str] = {
 }
 """TrainingArguments by the setting of ours that decides it."""
 
+_STAYS = "a run stays where it is; `hf upload NAME RUN/final` sends what came of it"
+
 DECIDED: dict[str, str] = {
     "overwrite_output_dir": "run.resume says what happens to a run folder that is not empty",
     "data_seed": "train.seed is the one seed",
@@ -75,7 +77,12 @@ DECIDED: dict[str, str] = {
     "accelerator_config": "rows are dealt to the processes by groundling's own sampler",
     "fsdp": "launch.engine: fsdp2 spreads the weights over devices",
     "fsdp_config": "launch.engine: fsdp2 spreads the weights over devices",
-    "push_to_hub": "a run stays where it is; `hf upload NAME RUN/final` sends what came of it",
+    "push_to_hub": _STAYS,
+    "hub_model_id": _STAYS,
+    "hub_strategy": _STAYS,
+    "hub_private_repo": _STAYS,
+    "hub_always_push": _STAYS,
+    "hub_revision": _STAYS,
     "hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",
     "push_to_hub_token": "recipes are kept in run folders, no place for secrets; set HF_TOKEN in the environment",
 }
