@@ -143,6 +143,19 @@ def test_a_checkpoint_by_name_starts_a_folder_of_its_own(recipe: Recipe, tmp_pat
         gl.train(file, f"run.resume={whole}/checkpoints/6", f"run.dir={tmp_path}")
 
 
+def test_how_often_is_what_the_recipe_says_and_not_the_checkpoint(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
+    whole = gl.train(recipe(train=TWELVE, run={"save_every": 6, "log_every": 6, "keep": 9}))
+    often = {"save_every": 2, "log_every": 1, "keep": 9}
+    data = {"train": str(scenes / "train.jsonl"), "test": str(scenes / "test.jsonl")}
+    asking = {"every": 2, "max_new_tokens": 4}
+    file = recipe("often", train=TWELVE, run=often, data=data, evaluate=asking)
+    fork = gl.train(file, f"run.resume={whole}/checkpoints/6", f"run.dir={tmp_path / 'fork'}")
+    assert [path.name for path in list_checkpoints(fork)] == ["8", "10", "12"]
+    lines = read_metrics(fork)
+    assert [line["step"] for line in lines if "loss" in line and line["step"] > 6] == [7, 8, 9, 10, 11, 12]
+    assert [line["step"] for line in lines if "miou" in line] == [6, 8, 10, 12], "first what was owed"
+
+
 @pytest.mark.parametrize("length", [{"max_steps": 12}, {"max_steps": None, "epochs": 2.4}], ids=["steps", "epochs"])
 def test_a_run_begun_from_a_named_checkpoint_is_gone_on_with_by_the_same_command(
     recipe: Recipe, tmp_path: Path, length: dict[str, Any]

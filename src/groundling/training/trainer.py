@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from groundling.data.record import Record
@@ -89,6 +89,7 @@ class GroundingTrainer(Trainer):
         self.news = StepNews(self.accelerator, stop)
         self.stopping = StopsAfterStep(self.news)
         self.add_callback(_SparesFrozenParts())
+        self.add_callback(_KeepsTheRecipesPace())
         self.add_callback(self.stopping)
         self.saver = Saver(settings.run.dir, is_spread=self.is_deepspeed_enabled or self.is_fsdp_enabled)
         self.sizes = sizes
@@ -288,3 +289,10 @@ class _SparesFrozenParts(TrainerCallback):
 
     def on_train_begin(self, *_: Any, model: PreTrainedModel, **__: Any) -> None:
         spare_frozen_parts(model)
+
+
+class _KeepsTheRecipesPace(TrainerCallback):
+    """Lines, evaluations and checkpoints come as often as the recipe says, where a checkpoint was by another too."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # else those of trainer_state.json (transformers 5.17)
