@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from called import Call
 
 from groundling.data.record import Record, Target
 from groundling.dialect.answer import Answer
@@ -289,6 +290,60 @@ def test_reports_that_were_made_alike_or_do_not_tell_say_nothing():
     told = made({"max_pixels": 9}, {"free": False})
     assert compare(told, told).made_otherwise is None
     assert compare(told, made({"max_pixels": 9}, None)).made_otherwise is None
+
+
+def cut(answers: int, of: int = 5) -> Report:
+    """The first answers would have gone on."""
+    found = [predict(number, True) for number in range(of)]
+    full = [replace(one, answer=replace(one.answer, is_full=row < answers)) for row, one in enumerate(found)]
+    return build_report(full, contract={}, versions={}, name="run")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (2, 0, "2 of 5 answers of the first report"),
+        (0, 1, "1 of 5 answers of the second"),
+        (2, 3, "2 of 5 answers of the first report and 3 of 5 answers of the second"),
+    ],
+)
+def test_answers_that_were_cut_are_told_wherever_the_comparison_is(
+    call: Call, before: int, after: int, told: str, tmp_path: Path
+):
+    write_report(cut(before), tmp_path / "before")
+    write_report(cut(after), tmp_path / "after")
+    ended = call("compare", tmp_path / "before", tmp_path / "after", "--to", tmp_path)
+
+    line = (
+        f"{told} would have gone on, had there been room, so recall cannot be compared: "
+        "raise --max-new-tokens (in a recipe evaluate.max_new_tokens)"
+    )
+    assert f"warning: {line}\n" in ended.err
+    assert f"> {line}.\n" in (tmp_path / "comparison.md").read_text("utf-8").replace("\\", "")
+    assert f'<p class="warning">{line}.</p>' in (tmp_path / "comparison.html").read_text("utf-8")
+    value = json.loads((tmp_path / "comparison.json").read_text("utf-8"))["full"]
+    assert value == {"before": before, "after": after}
+
+
+def test_only_the_answers_that_are_compared_count_as_cut():
+    found = compare(cut(2, of=4), cut(5, of=6))
+    assert (found.full_before, found.full_after) == (2, 4)
+    assert str(found.no_room).startswith("2 of 4 answers of the first report and 4 of 4 answers of the second would")
+
+
+def test_answers_that_ended_by_themselves_are_no_news(tmp_path: Path):
+    write_report(cut(2), tmp_path / "old")
+    lines = (tmp_path / "old" / "predictions.jsonl").read_text("utf-8")
+    older = re.sub(r'"full": (true|false), ', "", lines)  # as before it was known
+    assert older != lines
+    (tmp_path / "old" / "predictions.jsonl").write_text(older, "utf-8")
+
+    found = compare(read_report(tmp_path / "old"), cut(0))
+
+    assert found.no_room is None
+    write_comparison(found, tmp_path)
+    assert "had there been room" not in (tmp_path / "comparison.html").read_text("utf-8")
+    assert "had there been room" not in (tmp_path / "comparison.md").read_text("utf-8")
 
 
 def test_curves_of_one_name_are_told_apart(tmp_path: Path):

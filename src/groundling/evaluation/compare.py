@@ -55,6 +55,8 @@ class Comparison:
     pairs: list[Pair] = field(repr=False)
     unmatched_before: int  # questions that only the first report holds
     unmatched_after: int
+    full_before: int  # answers of the pairs that would have gone on, had there been room
+    full_after: int
     verdict: str
     warning: str | None  # why the comparison may be less than it seems
     before: str  # the reports' names
@@ -67,6 +69,18 @@ class Comparison:
             return None
         told = [_tell_both(name, *values) for name, values in self.otherwise.items()]
         return f"the two reports were not made alike: {', '.join(told)} (before / after)"
+
+    @property
+    def no_room(self) -> str | None:
+        """How many answers were cut for want of room, in one line; None where none was."""
+        counts = {"the first report": self.full_before, "the second": self.full_after}
+        told = [f"{count} of {len(self.pairs)} answers of {name}" for name, count in counts.items() if count]
+        if not told:
+            return None
+        return (
+            f"{' and '.join(told)} would have gone on, had there been room, so recall cannot be compared: "
+            "raise --max-new-tokens (in a recipe evaluate.max_new_tokens)"
+        )
 
     @property
     def shown(self) -> dict[str, Change]:
@@ -104,11 +118,17 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
+        full_before=_count_full(asked),
+        full_after=_count_full(answered),
         verdict=_verdict(metrics, pairs, _order_headlines(asked, rules), old),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
     )
+
+
+def _count_full(predictions: Sequence[Prediction]) -> int:
+    return sum(one.answer.is_full for one in predictions)
 
 
 def _find_rules(before: Report, after: Report) -> Protocol | None:
@@ -223,6 +243,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "made_otherwise": comparison.otherwise,
         "matched": len(comparison.pairs),
         "unmatched": {"before": comparison.unmatched_before, "after": comparison.unmatched_after},
+        "full": {"before": comparison.full_before, "after": comparison.full_after},
         "verdict": comparison.verdict,
         "warning": comparison.warning,
     }

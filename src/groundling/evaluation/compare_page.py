@@ -229,6 +229,8 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
         )
     if comparison.made_otherwise:
         yield f"> {escape(comparison.made_otherwise, 1000)}."
+    if comparison.no_room:
+        yield f"> {escape(comparison.no_room, 400)}."
     yield change_table("metric", comparison.shown)
     yield _told(comparison)
     for part in _parts_of_all(comparison):
