@@ -107,6 +107,12 @@ def test_questions_about_one_picture_are_swapped_and_drawn_together():
     assert math.isnan(change(one, one).ci95[0]), "one picture tells nothing of others"
 
 
+def test_the_only_picture_with_a_target_has_no_interval():
+    nothing = [predict([], [], name=f"none {row}") for row in range(5)]
+    found = change([*several([False]), *nothing], [*several([True]), *nothing])
+    assert found.difference == 0.5 and found.p == 1 and math.isnan(found.ci95[0])
+
+
 def test_a_clear_gain_is_seen_and_its_mirror_is_a_loss():
     before, after = several([row % 3 == 0 for row in range(60)]), several([True] * 60)
     gain, loss = change(before, after), change(after, before)

@@ -232,7 +232,8 @@ def _precision_changes(
     differences = [
         _mean_precision(second, weights) - _mean_precision(first, weights) for weights in redraw(pictures, draws, seed)
     ]
-    low, high = percentiles(differences, 3)
+    with_target = np.any([each.targets > 0 for each in first], axis=0).sum()
+    low, high = percentiles(differences, np.full(3, with_target))
     p = _swap_p(_rank_together(old, new, pictures), pictures, np.abs(after - before), seed, draws)
     columns = (before, after, after - before, low, high, p)
     return [
