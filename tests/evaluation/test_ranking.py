@@ -239,7 +239,7 @@ def test_page_and_markdown_and_json_show_it_beside_the_other_metrics(tmp_path: P
     assert "| map | 0.500 | 1.000 | +0.500 | +0.500 to +0.500 |" in markdown
     page = (tmp_path / "comparison.html").read_text("utf-8")
     for text in (markdown, page):
-        assert "AP ranks boxes at 1.0 each" in text
+        assert "not corrected for how many metrics there are. AP ranks boxes at 1.0 each" in text
     assert all(f"<td>{name}<small>" in page for name in DETECTION)
 
 
