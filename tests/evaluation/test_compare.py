@@ -143,6 +143,85 @@ def test_what_else_is_seen_to_differ_stands_beside_the_verdict(gains: int, verdi
     assert "; but" not in compare(make(5, ""), make(17, "")).verdict, "what goes the same way is no news"
 
 
+def nothing_there(said: list[bool], of: str = "cup") -> Report:
+    """Questions for what is not there; to some of them something is answered."""
+    found = [ask_for(number, "", of if is_said else "") for number, is_said in enumerate(said)]
+    return build_report(found, contract={}, versions={})
+
+
+@pytest.mark.parametrize("still", [0, 3])
+def test_where_nothing_is_to_be_found_the_verdict_is_on_what_says_so(still: int):
+    found = compare(nothing_there([True] * 15 + [False] * 5), nothing_there([True] * still + [False] * (20 - still)))
+    gain = f"{(15 - still) / 20:.2f}"
+    assert found.verdict.startswith(f"better: none_recall +{gain} [") and "but" not in found.verdict
+
+
+def test_a_box_where_there_is_none_does_not_head_a_comparison_of_points():
+    def make(is_hit: bool) -> Report:
+        points = Points([(20, 20) if is_hit else (80, 80)], PHOTO)
+        answer = Answer(Boxes([], PHOTO), points, [None], "", None, PHOTO)
+        nose = [
+            Prediction(Record("the nose", Path(f"{row}.jpg"), (Target(point=(20, 20)),), id=str(row)), answer, PHOTO)
+            for row in range(20)
+        ]
+        return build_report([*nose, ask_for(20, "", "cup")], contract={}, versions={})
+
+    assert compare(make(False), make(True)).verdict.startswith("better: point_f1 +0.95")
+
+
+def test_the_verdict_counts_the_questions_that_count_in_either_report():
+    # Two answers to nothing count in f1@0.5, whichever report they are in.
+    asked = [ask_for(number, "cup pan", "cup") for number in range(3)]
+    silent, talking = (
+        build_report([*asked, *[ask_for(number, "", said) for number in (3, 4)]], contract={}, versions={})
+        for said in ("", "cup")
+    )
+    for pair in ((silent, talking), (talking, silent)):
+        assert compare(*pair).verdict.startswith("no difference that 5 questions about 5 pictures can show: f1@0.5")
+
+
+def test_the_metric_of_the_verdict_is_in_the_table():
+    before, after = (
+        build_report([predict(row, is_hit) for row in range(20)], contract={}, versions={}, protocol="screenspot")
+        for is_hit in (False, True)
+    )
+    found = compare(before, after)
+    assert found.verdict.startswith("better: point_hit +1.00") and "point_hit" in found.shown
+    assert "point_f1" not in found.shown
+
+
+def test_both_are_held_against_one_truth():
+    """The cup is called a pan, and the pan a cup, by both."""
+
+    def make(*labels: str | None) -> Report:
+        found = [ask_for(number, "cup pan", "cup pan") for number in range(20)]
+        targets = tuple(Target(box=box, label=label) for box, label in zip((BOX, MISS), labels, strict=True))
+        wrong = [
+            replace(one, answer=replace(one.answer, labels=["pan", "cup"]), record=replace(one.record, targets=targets))
+            for one in found
+        ]
+        return build_report(wrong, contract={}, versions={})
+
+    known = make("cup", "pan")
+    for old, new in ((make(None, None), known), (known, make(None, None)), (known, make("pan", "cup"))):
+        found = compare(old, new)
+        assert (found.metrics["map"].before, found.metrics["map"].after) == (0, 0)
+        assert found.metrics["label_f1@miou"].difference == 0
+    assert found.made_otherwise == "the two reports were not made alike: labels cup, pan / pan, cup (before / after)"
+    assert compare(make("pan", "cup"), known).metrics["map"][:2] == (1, 1), "the first report's, where both have labels"
+    assert compare(make("mug", "pan"), known).otherwise == {"labels": ("mug", "cup")}
+    assert compare(make(None, None), known).made_otherwise is None, "what one does not tell"
+
+
+def test_a_metric_of_one_picture_has_no_interval():
+    hits = [predict(number, True) for number in range(10)]
+    before, after = (build_report([*hits, ask_for(10, "", said)], contract={}, versions={}) for said in ("cup", ""))
+    change = compare(before, after).metrics["none_recall"]
+    assert change[:3] == (0, 1, 1) and change.p == 1
+    assert math.isnan(change.ci95[0]) and math.isnan(change.ci95[1])
+    assert math.isnan(before.ci95["none_recall"][0]) and before.ci95["acc@0.5"] == (1, 1)
+
+
 def test_p_is_the_exact_share_of_swaps():
     # Three pairs gain: of the 8 ways to swap them two give a difference as large, all and none.
     change = compare(report([False] * 3), report([True] * 3), draws=20_000).metrics["acc@0.5"]
