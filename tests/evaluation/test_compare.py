@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from called import Call
 
 from groundling.data.record import Record, Target
 from groundling.dialect.answer import Answer
@@ -140,6 +141,85 @@ def test_what_else_is_seen_to_differ_stands_beside_the_verdict(gains: int, verdi
     assert found.verdict.startswith(verdict)
     assert re.search(r"; but (f1@0\.5 -0\.\d\d, )?none_recall -1\.00$", found.verdict)
     assert "; but" not in compare(make(5, ""), make(17, "")).verdict, "what goes the same way is no news"
+
+
+def nothing_there(said: list[bool], of: str = "cup") -> Report:
+    """Questions for what is not there; to some of them something is answered."""
+    found = [ask_for(number, "", of if is_said else "") for number, is_said in enumerate(said)]
+    return build_report(found, contract={}, versions={})
+
+
+@pytest.mark.parametrize("still", [0, 3])
+def test_where_nothing_is_to_be_found_the_verdict_is_on_what_says_so(still: int):
+    found = compare(nothing_there([True] * 15 + [False] * 5), nothing_there([True] * still + [False] * (20 - still)))
+    gain = f"{(15 - still) / 20:.2f}"
+    assert found.verdict.startswith(f"better: none_recall +{gain} [") and "but" not in found.verdict
+
+
+def test_a_box_where_there_is_none_does_not_head_a_comparison_of_points():
+    def make(is_hit: bool) -> Report:
+        points = Points([(20, 20) if is_hit else (80, 80)], PHOTO)
+        answer = Answer(Boxes([], PHOTO), points, [None], "", None, PHOTO)
+        nose = [
+            Prediction(Record("the nose", Path(f"{row}.jpg"), (Target(point=(20, 20)),), id=str(row)), answer, PHOTO)
+            for row in range(20)
+        ]
+        return build_report([*nose, ask_for(20, "", "cup")], contract={}, versions={})
+
+    assert compare(make(False), make(True)).verdict.startswith("better: point_f1 +0.95")
+
+
+def test_the_verdict_counts_the_questions_that_count_in_either_report():
+    # Two answers to nothing count in f1@0.5, whichever report they are in.
+    asked = [ask_for(number, "cup pan", "cup") for number in range(3)]
+    silent, talking = (
+        build_report([*asked, *[ask_for(number, "", said) for number in (3, 4)]], contract={}, versions={})
+        for said in ("", "cup")
+    )
+    for pair in ((silent, talking), (talking, silent)):
+        assert compare(*pair).verdict.startswith("no difference that 5 questions about 5 pictures can show: f1@0.5")
+
+
+def test_the_metric_of_the_verdict_is_in_the_table():
+    before, after = (
+        build_report([predict(row, is_hit) for row in range(20)], contract={}, versions={}, protocol="screenspot")
+        for is_hit in (False, True)
+    )
+    found = compare(before, after)
+    assert found.verdict.startswith("better: point_hit +1.00") and "point_hit" in found.shown
+    assert "point_f1" not in found.shown
+
+
+def test_both_are_held_against_one_truth():
+    """The cup is called a pan, and the pan a cup, by both."""
+
+    def make(*labels: str | None) -> Report:
+        found = [ask_for(number, "cup pan", "cup pan") for number in range(20)]
+        targets = tuple(Target(box=box, label=label) for box, label in zip((BOX, MISS), labels, strict=True))
+        wrong = [
+            replace(one, answer=replace(one.answer, labels=["pan", "cup"]), record=replace(one.record, targets=targets))
+            for one in found
+        ]
+        return build_report(wrong, contract={}, versions={})
+
+    known = make("cup", "pan")
+    for old, new in ((make(None, None), known), (known, make(None, None)), (known, make("pan", "cup"))):
+        found = compare(old, new)
+        assert (found.metrics["map"].before, found.metrics["map"].after) == (0, 0)
+        assert found.metrics["label_f1@miou"].difference == 0
+    assert found.made_otherwise == "the two reports were not made alike: labels cup, pan / pan, cup (before / after)"
+    assert compare(make("pan", "cup"), known).metrics["map"][:2] == (1, 1), "the first report's, where both have labels"
+    assert compare(make("mug", "pan"), known).otherwise == {"labels": ("mug", "cup")}
+    assert compare(make(None, None), known).made_otherwise is None, "what one does not tell"
+
+
+def test_a_metric_of_one_picture_has_no_interval():
+    hits = [predict(number, True) for number in range(10)]
+    before, after = (build_report([*hits, ask_for(10, "", said)], contract={}, versions={}) for said in ("cup", ""))
+    change = compare(before, after).metrics["none_recall"]
+    assert change[:3] == (0, 1, 1) and change.p == 1
+    assert math.isnan(change.ci95[0]) and math.isnan(change.ci95[1])
+    assert math.isnan(before.ci95["none_recall"][0]) and before.ci95["acc@0.5"] == (1, 1)
 
 
 def test_p_is_the_exact_share_of_swaps():
@@ -289,6 +369,60 @@ def test_reports_that_were_made_alike_or_do_not_tell_say_nothing():
     told = made({"max_pixels": 9}, {"free": False})
     assert compare(told, told).made_otherwise is None
     assert compare(told, made({"max_pixels": 9}, None)).made_otherwise is None
+
+
+def cut(answers: int, of: int = 5) -> Report:
+    """The first answers would have gone on."""
+    found = [predict(number, True) for number in range(of)]
+    full = [replace(one, answer=replace(one.answer, is_full=row < answers)) for row, one in enumerate(found)]
+    return build_report(full, contract={}, versions={}, name="run")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (2, 0, "2 of 5 answers of the first report"),
+        (0, 1, "1 of 5 answers of the second"),
+        (2, 3, "2 of 5 answers of the first report and 3 of 5 answers of the second"),
+    ],
+)
+def test_answers_that_were_cut_are_told_wherever_the_comparison_is(
+    call: Call, before: int, after: int, told: str, tmp_path: Path
+):
+    write_report(cut(before), tmp_path / "before")
+    write_report(cut(after), tmp_path / "after")
+    ended = call("compare", tmp_path / "before", tmp_path / "after", "--to", tmp_path)
+
+    line = (
+        f"{told} would have gone on, had there been room, so recall cannot be compared: "
+        "raise --max-new-tokens (in a recipe evaluate.max_new_tokens)"
+    )
+    assert f"warning: {line}\n" in ended.err
+    assert f"> {line}.\n" in (tmp_path / "comparison.md").read_text("utf-8").replace("\\", "")
+    assert f'<p class="warning">{line}.</p>' in (tmp_path / "comparison.html").read_text("utf-8")
+    value = json.loads((tmp_path / "comparison.json").read_text("utf-8"))["full"]
+    assert value == {"before": before, "after": after}
+
+
+def test_only_the_answers_that_are_compared_count_as_cut():
+    found = compare(cut(2, of=4), cut(5, of=6))
+    assert (found.full_before, found.full_after) == (2, 4)
+    assert str(found.no_room).startswith("2 of 4 answers of the first report and 4 of 4 answers of the second would")
+
+
+def test_answers_that_ended_by_themselves_are_no_news(tmp_path: Path):
+    write_report(cut(2), tmp_path / "old")
+    lines = (tmp_path / "old" / "predictions.jsonl").read_text("utf-8")
+    older = re.sub(r'"full": (true|false), ', "", lines)  # as before it was known
+    assert older != lines
+    (tmp_path / "old" / "predictions.jsonl").write_text(older, "utf-8")
+
+    found = compare(read_report(tmp_path / "old"), cut(0))
+
+    assert found.no_room is None
+    write_comparison(found, tmp_path)
+    assert "had there been room" not in (tmp_path / "comparison.html").read_text("utf-8")
+    assert "had there been room" not in (tmp_path / "comparison.md").read_text("utf-8")
 
 
 def test_curves_of_one_name_are_told_apart(tmp_path: Path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def predict(number: int, label: str | None, side: float, is_hit: bool, *, target
     return Prediction(record, answer, PHOTO)
 
 
-def report(rows: list[tuple[str | None, float, bool]], *, targets: int = 1) -> Report:
+def report(rows: Sequence[tuple[str | None, float, bool]], *, targets: int = 1) -> Report:
     predictions = [predict(number, *row, targets=targets) for number, row in enumerate(rows)]
     return build_report(predictions, contract={}, versions={}, name="run")
 
@@ -81,6 +82,11 @@ def test_classes_are_those_of_the_targets_labels():
         "mug": (10, 1, True),
         "lamp": (10, 0, False),
     }
+
+
+def test_labels_name_one_class_in_capitals_or_not():
+    one = report([("Mug", 20.0, True), ("mug", 20.0, True), (" ", 20.0, True)] * 6)
+    assert [(group.name, group.questions) for group in compare(one, one).by_class.groups] == [("mug", 12)]
 
 
 def test_questions_with_several_targets_count_by_f1():

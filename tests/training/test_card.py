@@ -59,6 +59,8 @@ def test_a_run_tells_what_it_is_and_how_it_compares(
     assert report.scores.flaws, "a model with random weights, free to say anything, says nothing that can be read"
     assert all(f"- {count} of 6 answers: " in text for count in report.scores.flaws.values())
     assert "how often it invents a box is not known" in text
+    assert comparison["full"] == {"before": 6, "after": 6}, "nor does it ever end"
+    assert "But 6 of 6 answers of the first report and 6 of 6 answers of the second would have gone on" in text
     assert "trainer (names only)" in text and "adam\\_beta2" in text and "0.98765" not in text
     for file in run.rglob("*.md"):
         assert str(tmp_path.parent) not in file.read_text("utf-8"), "no path of this machine"

@@ -65,13 +65,14 @@ def _sums(old: Marks, new: Marks) -> _Sums:
 
 
 def _difference_interval(sums: _Sums, seed: int, draws: int) -> np.ndarray:
-    """(2, K) 95 % percentile bootstrap interval of each difference; NaN for fewer than two pictures."""
+    """(2, K) 95 % percentile bootstrap interval of each difference; NaN where either is of fewer than two pictures."""
     differences = [
         divide(weights @ sums.new_earned, weights @ sums.new_possible)
         - divide(weights @ sums.old_earned, weights @ sums.old_possible)
         for weights in redraw(len(sums.old_earned), draws, seed)
     ]
-    return percentiles(differences, sums.old_earned.shape[1])
+    applies = [(possible > 0).sum(axis=0) for possible in (sums.old_possible, sums.new_possible)]
+    return percentiles(differences, np.minimum(*applies))
 
 
 def _swap_p(sums: _Sums, real: np.ndarray, seed: int, draws: int) -> np.ndarray:

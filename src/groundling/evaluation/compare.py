@@ -6,9 +6,12 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from groundling.data.record import Target
 from groundling.errors import RecordError
 from groundling.evaluation.change import Change, changes, holm
 from groundling.evaluation.groups import Groups, change_by_class, change_by_size
@@ -20,7 +23,8 @@ from groundling.evaluation.report import Report, without_nan
 from groundling.page.page import show_change, show_p
 
 HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
-"""The first that was measured gives the verdict, a protocol's own before them; accuracy where it is of all boxes."""
+"""The first that was measured gives the verdict, a protocol's own before them: accuracy where it is of all boxes, F1
+where there are boxes to find, and that of points where there are any."""
 
 _OWN = (
     "version",
@@ -46,6 +50,7 @@ class Comparison:
     """What `compare` returns. `metrics` are over the pairs alone, hence may differ from either report's own."""
 
     metrics: dict[str, Change]  # of METRICS and DETECTION
+    headline: str | None  # the metric of the verdict; None where nothing was measured
     scored: bool | None  # whether AP ranks boxes by the answers' scores, not at 1.0 each; None without AP
     by_size: Groups
     by_class: Groups
@@ -55,6 +60,8 @@ class Comparison:
     pairs: list[Pair] = field(repr=False)
     unmatched_before: int  # questions that only the first report holds
     unmatched_after: int
+    full_before: int  # answers of the pairs that would have gone on, had there been room
+    full_after: int
     verdict: str
     warning: str | None  # why the comparison may be less than it seems
     before: str  # the reports' names
@@ -69,10 +76,24 @@ class Comparison:
         return f"the two reports were not made alike: {', '.join(told)} (before / after)"
 
     @property
+    def no_room(self) -> str | None:
+        """How many answers were cut for want of room, in one line; None where none was."""
+        counts = {"the first report": self.full_before, "the second": self.full_after}
+        told = [f"{count} of {len(self.pairs)} answers of {name}" for name, count in counts.items() if count]
+        if not told:
+            return None
+        return (
+            f"{' and '.join(told)} would have gone on, had there been room, so recall cannot be compared: "
+            "raise --max-new-tokens (in a recipe evaluate.max_new_tokens)"
+        )
+
+    @property
     def shown(self) -> dict[str, Change]:
-        """The metrics that were measured and tell something: of points only where there is one."""
-        names = [*worth_showing([each for pair in self.pairs for each in pair]), *DETECTION]
-        return {name: self.metrics[name] for name in names if not math.isnan(self.metrics[name].difference)}
+        """The metrics that were measured and tell something: of points only where there is one, and the headline."""
+        names = [*_worth_showing(self.pairs), self.headline, *DETECTION]
+        return {
+            name: change for name, change in self.metrics.items() if name in names and not math.isnan(change.difference)
+        }
 
 
 def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000) -> Comparison:
@@ -87,28 +108,38 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
             f"the two reports share no question: records {_short(before)} (first) and {_short(after)} (second); "
             "evaluate both models on one record file"
         )
+    otherwise = _find_otherwise(before, after) | _find_relabelled(pairs)
+    pairs = [_hold_against_one_truth(pair) for pair in pairs]
     asked, answered = [pair.before for pair in pairs], [pair.after for pair in pairs]
     old, new = mark(asked), mark(answered)
     rules = _find_rules(before, after)
     ranked = {"use_scores": rules.use_scores, "as_said": rules.as_said} if rules else {}
     detection = compare_detection(asked, answered, seed=seed, draws=draws, **ranked)
     metrics = dict(zip(METRICS, changes(old, new, seed=seed, draws=draws), strict=True)) | detection.changes
+    headlines = [name for name in _order_headlines(pairs, rules) if not math.isnan(metrics[name].difference)]
     return Comparison(
         metrics=metrics,
+        headline=headlines[0] if headlines else None,
         scored=detection.scored,
         by_size=change_by_size(asked, answered, old, new, seed=seed, draws=draws),
         by_class=change_by_class(asked, old, new, seed=seed, draws=draws),
         guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
         no_guard=why_not_compared(before.guard, after.guard),
-        otherwise=_find_otherwise(before, after),
+        otherwise=otherwise,
         pairs=pairs,
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
-        verdict=_verdict(metrics, pairs, _order_headlines(asked, rules), old),
+        full_before=_count_full(asked),
+        full_after=_count_full(answered),
+        verdict=_verdict(metrics, pairs, headlines, [old, new]),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
     )
+
+
+def _count_full(predictions: Sequence[Prediction]) -> int:
+    return sum(one.answer.is_full for one in predictions)
 
 
 def _find_rules(before: Report, after: Report) -> Protocol | None:
@@ -116,9 +147,19 @@ def _find_rules(before: Report, after: Report) -> Protocol | None:
     return find_protocol(before.protocol) if before.protocol and before.protocol == after.protocol else None
 
 
-def _order_headlines(predictions: Sequence[Prediction], rules: Protocol | None) -> list[str]:
+def _order_headlines(pairs: Sequence[Pair], rules: Protocol | None) -> list[str]:
+    asked = [pair.before for pair in pairs]
+    is_one = {
+        "acc@0.5": have_one_box(asked),
+        "f1@0.5": any(len(one.truth) for one in asked),
+        "point_f1": "point_f1" in _worth_showing(pairs) and any(one.record.targets for one in asked),
+    }
     own = [rules.headline] if rules else []
-    return [*own, *(name for name in HEADLINES if name != "acc@0.5" or have_one_box(predictions))]
+    return [*own, *(name for name in HEADLINES if is_one.get(name, True))]
+
+
+def _worth_showing(pairs: Sequence[Pair]) -> list[str]:
+    return worth_showing([each for pair in pairs for each in pair])
 
 
 def _short(report: Report) -> str:
@@ -140,6 +181,29 @@ def _identity(prediction: Prediction) -> tuple[object, ...]:
     record = prediction.record
     places = sorted(tuple(map(float, target.numbers)) for target in record.targets)
     return record.id, record.question, prediction.original, tuple(places)
+
+
+def _find_relabelled(pairs: Sequence[Pair]) -> dict[str, tuple[str, str]]:
+    """The labels that targets have in the first report, and what the second calls these; none where one has none."""
+    found: dict[tuple[str, str], None] = {}
+    for pair in pairs:
+        old, new = (sorted(one.record.targets, key=_tell_apart) for one in pair)
+        labels = [(target.label, other.label) for target, other in zip(old, new, strict=True)]
+        found |= {(label, other): None for label, other in labels if label and other and label != other}
+    return {"labels": (", ".join(old for old, _ in found), ", ".join(new for _, new in found))} if found else {}
+
+
+def _tell_apart(target: Target) -> tuple[Sequence[float], str]:
+    return target.numbers, target.label or ""
+
+
+def _hold_against_one_truth(pair: Pair) -> Pair:
+    """Both with the targets of the report that names more of them, the first where both do: AP is of classes.
+
+    Reports of an older groundling hold no labels, and records may have been labelled anew.
+    """
+    targets = max((one.record.targets for one in pair), key=lambda targets: sum(bool(each.label) for each in targets))
+    return Pair(*(replace(one, record=replace(one.record, targets=targets)) for one in pair))
 
 
 def _warning(before: Report, after: Report, paired: int) -> str | None:
@@ -169,12 +233,11 @@ def _tell_both(name: str, before: Any, after: Any) -> str:
 # ---- in words and numbers --------------------------------------------------------------------------------------
 
 
-def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], headlines: Sequence[str], marks: Marks) -> str:
-    """One sentence on the headline metric, and which others say something else.
+def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], names: Sequence[str], marks: Sequence[Marks]) -> str:
+    """One sentence on the first of the metrics, and which others say something else.
 
-    It is a difference only where the interval and the p value both say so. `marks` are of the first report.
+    It is a difference only where the interval and the p value both say so. `marks` are those of both reports.
     """
-    names = [name for name in headlines if not math.isnan(metrics[name].difference)]
     if not names:
         return "nothing was measured in both reports"
     name = names[0]
@@ -183,13 +246,14 @@ def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], headlines: Seque
     interval = "" if math.isnan(low) else f" [{show_change(low, 2)}, {show_change(high, 2)}]"
     p = show_p(change.p)
     numbers = f"{name} {show_change(change.difference, 2)}{interval}, p {p if p.startswith('<') else '= ' + p}"
-    telling = worth_showing([each for pair in pairs for each in pair])
+    telling = _worth_showing(pairs)
     others = [other for other in names[1:] if other in telling]
     detecting = [other for other in ("map", "label_f1@miou") if not math.isnan(metrics[other].difference)]
     but = _tell_others(metrics, change, [*others, *(other for other in detecting if other != name)])
     if change.is_seen():
         return f"{'better' if change.difference > 0 else 'worse'}: {numbers}{but}"
-    counted = [pair for pair, is_one in zip(pairs, marks.applies(name), strict=True) if is_one]
+    counts = np.any([each.applies(name) for each in marks], axis=0)
+    counted = [pair for pair, is_one in zip(pairs, counts, strict=True) if is_one]
     pictures = len({pair.after.record.image for pair in counted})
     asked = f"{_count(len(counted), 'question')} about {_count(pictures, 'picture')}"
     return f"no difference that {asked} can show: {numbers}{but}"
@@ -223,6 +287,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "made_otherwise": comparison.otherwise,
         "matched": len(comparison.pairs),
         "unmatched": {"before": comparison.unmatched_before, "after": comparison.unmatched_after},
+        "full": {"before": comparison.full_before, "after": comparison.full_after},
         "verdict": comparison.verdict,
         "warning": comparison.warning,
     }

@@ -84,7 +84,7 @@ def _told(comparison: Comparison) -> str:
     """What interval and p value are, and how boxes were ranked."""
     text = (
         "The interval is that of the difference, 95 %, drawn by picture; p is the share of random swaps of before and "
-        "after that give a difference at least as large."
+        "after that give a difference at least as large, not corrected for how many metrics there are."
     )
     if comparison.scored is None:
         return text
@@ -229,6 +229,8 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
         )
     if comparison.made_otherwise:
         yield f"> {escape(comparison.made_otherwise, 1000)}."
+    if comparison.no_room:
+        yield f"> {escape(comparison.no_room, 400)}."
     yield change_table("metric", comparison.shown)
     yield _told(comparison)
     for part in _parts_of_all(comparison):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from groundling.evaluation.change import Change, changes, holm
+from groundling.evaluation.classes import ANY, name_class
 from groundling.evaluation.matching import find_partners
 from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction, have_one_box
 from groundling.geometry.boxes import iou
@@ -81,14 +82,15 @@ def _recall(predictions: Sequence[Prediction], marks: Marks) -> dict[str, Marks]
 def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int) -> Groups:
     """The classes with the most questions, none of too few pictures to show anything.
 
-    A question counts in the class of each label among its targets.
+    A question counts in the class of each label among its targets, with all of its boxes.
     """
     metric = _OF_ONE if have_one_box(predictions) else _BY_CLASS
     counted = old.applies(metric) | new.applies(metric)
     members: dict[str, list[int]] = {}
     for place in np.flatnonzero(counted).tolist():
-        for label in dict.fromkeys(target.label for target in predictions[place].record.targets if target.label):
+        for label in dict.fromkeys(name_class(target.label) for target in predictions[place].record.targets):
             members.setdefault(label, []).append(place)
+    members.pop(ANY, None)
     order = Counter({label: len(places) for label, places in sorted(members.items())}).most_common()
     can_tell = [label for label, _ in order if _count_pictures(old, members[label]) >= LEAST_PICTURES]
     looked_at = {label: np.array(members[label]) for label in can_tell[:MOST_CLASSES]}

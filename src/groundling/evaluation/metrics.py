@@ -301,12 +301,12 @@ def intervals(marks: Marks, *, seed: int = 0, draws: int = 1000) -> np.ndarray:
     """(2, K) lower and upper ends of 95 % percentile bootstrap intervals of the metrics.
 
     Pictures are drawn again, not questions: questions about one picture are answered well or badly together, and
-    drawing them apart would promise more than was measured. NaN for fewer than two pictures. Where all questions were
-    answered alike the interval has no width, which is no proof that the next ones will be.
+    drawing them apart would promise more than was measured. NaN for fewer than two pictures that a metric applies to.
+    Where all questions were answered alike the interval has no width, which is no proof that the next ones will be.
     """
     earned, possible = sum_by_picture(marks.earned, marks), sum_by_picture(marks.possible, marks)
     shares = [divide(weights @ earned, weights @ possible) for weights in redraw(len(earned), draws, seed)]
-    return percentiles(shares, earned.shape[1])
+    return percentiles(shares, (possible > 0).sum(axis=0))
 
 
 def sum_by_picture(values: np.ndarray, marks: Marks) -> np.ndarray:
@@ -336,11 +336,14 @@ def blocks(draws: int, pictures: int) -> Iterator[int]:
         yield min(at_once, draws - start)
 
 
-def percentiles(shares: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """(2, K) the middle 95 % of (rows, K) blocks, draws to which a metric did not apply left out; NaN without any."""
-    drawn = np.concatenate([np.empty((0, columns)), *shares])
-    ends = np.full((2, columns), np.nan)
-    usable = ~np.isnan(drawn).all(axis=0) if len(drawn) else np.zeros(columns, dtype=bool)
+def percentiles(shares: Sequence[np.ndarray], pictures: np.ndarray) -> np.ndarray:
+    """(2, K) the middle 95 % of (rows, K) blocks, draws to which a metric did not apply left out; NaN without any.
+
+    `pictures` is (K,): to how many pictures each applies. Fewer than two show no spread, and the ends are NaN.
+    """
+    drawn = np.concatenate([np.empty((0, len(pictures))), *shares])
+    ends = np.full((2, len(pictures)), np.nan)
+    usable = (pictures > 1) & ~np.isnan(drawn).all(axis=0)
     ends[:, usable] = np.nanpercentile(drawn[:, usable], [2.5, 97.5], axis=0)
     return ends
 

@@ -232,7 +232,8 @@ def _precision_changes(
     differences = [
         _mean_precision(second, weights) - _mean_precision(first, weights) for weights in redraw(pictures, draws, seed)
     ]
-    low, high = percentiles(differences, 3)
+    with_target = np.any([each.targets > 0 for each in first], axis=0).sum()
+    low, high = percentiles(differences, np.full(3, with_target))
     p = _swap_p(_rank_together(old, new, pictures), pictures, np.abs(after - before), seed, draws)
     columns = (before, after, after - before, low, high, p)
     return [
@@ -252,8 +253,14 @@ def _swap_p(both: Sequence[Ranked], pictures: int, real: np.ndarray, seed: int, 
     """(3,) two-sided p values: the share of swappings, the real one counted, with a difference at least as large."""
     as_large = np.ones(len(real))
     for swapped in swaps(pictures, draws, seed):
-        stays = 1 - swapped
-        first = _mean_precision(both, np.hstack([stays, swapped]))
-        second = _mean_precision(both, np.hstack([swapped, stays]))
-        as_large += (np.abs(second - first) >= real - 1e-12).sum(axis=0)
+        as_large += (np.abs(_swap(both, swapped)) >= real - 1e-12).sum(axis=0)
     return np.where(np.isnan(real), np.nan, as_large / (draws + 1))
+
+
+def _swap(both: Sequence[Ranked], swapped: np.ndarray) -> np.ndarray:
+    """(R, 3) after less before where before and after of the pictures that are 1 in `swapped`, (R, P), change places.
+
+    Each picture is once in either: with its answers of before in the one, with those of after in the other.
+    """
+    stays = 1 - swapped
+    return _mean_precision(both, np.hstack([swapped, stays])) - _mean_precision(both, np.hstack([stays, swapped]))
