@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from published import write_published, write_sized_records
+from transformers.integrations.deepspeed import (
+    HfDeepSpeedConfig,
+    deepspeed_config,
+    is_deepspeed_zero3_enabled,
+    unset_hf_deepspeed_config,
+)
 
 import groundling as gl
 from groundling.model.quantise import BITS_A_WEIGHT
@@ -100,6 +107,21 @@ def test_gradients_wait_while_rows_accumulate_and_frozen_parts_have_none(tmp_pat
     once = estimate_memory(subject, apply(settings, (Change("train.accumulate", 1),)), row)
     assert [moment.gradients for moment in once.moments] == [0, 0, learned]
     assert once.moments[0].vision == 0, "what is frozen keeps nothing"
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs the extra deepspeed")
+@pytest.mark.parametrize("recipe", ["textvqa-3b", "textvqa-3b-lora"])
+def test_a_plan_is_the_same_where_zero_3_spreads_what_is_loaded(tmp_path: Path, recipe: str) -> None:
+    settings = on(published(tmp_path, "3b", recipe=recipe), 8, 1, "zero3")
+    row, subject = worst_row(settings, max_tokens=640), read_subject(Path(settings.model.name))
+    alone = estimate_memory(subject, settings, row)
+    try:
+        spreading = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+        assert is_deepspeed_zero3_enabled()
+        assert estimate_memory(subject, settings, row) == alone
+        assert is_deepspeed_zero3_enabled() and deepspeed_config() is spreading.config
+    finally:
+        unset_hf_deepspeed_config()
 
 
 def test_what_fits_leaves_room_for_gaps() -> None:

@@ -9,13 +9,23 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.integrations import deepspeed
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from groundling.errors import ContractError, SettingsError
@@ -295,9 +305,25 @@ def _load_adapter(
 def load_architecture(folder: Path) -> PreTrainedModel:
     """The model that a folder's config.json describes, on the meta device: names and shapes, no memory."""
     _refuse_foreign_code(folder)
-    config = AutoConfig.from_pretrained(folder)
-    with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+    return build_bare(AutoConfig.from_pretrained(folder))
+
+
+def build_bare(config: PretrainedConfig, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """A configuration's model on the meta device, in float32 unless a type is given."""
+    with torch.device("meta"), _unspread():
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype or torch.float32)
+
+
+@contextmanager
+def _unspread() -> Iterator[None]:
+    """ZeRO-3 takes no model apart that is built meanwhile: one without weights has none to spread, and it fails."""
+    spreading = deepspeed._hf_deepspeed_config_weak_ref  # transformers 5.17 looks for it there, and only there
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if spreading is not None and (config := spreading()) is not None:
+            deepspeed.set_hf_deepspeed_config(config)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,11 +21,11 @@ from typing import NamedTuple
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from groundling.dialect.family import find_family
 from groundling.errors import ContractError
-from groundling.model.load import load_architecture
+from groundling.model.load import build_bare, load_architecture
 from groundling.model.quantise import BITS_A_WEIGHT
 from groundling.model.tune import LORA_TARGETS, PARTS, Adapter, add_adapter, freeze_parts, part_of, weights_dtype
 from groundling.settings import Launch, Part, Settings
@@ -146,8 +146,7 @@ def count_numbers(subject: Subject, settings: Settings, *, has_gpu: bool = True)
 
 def _count_adapters(subject: Subject, settings: Settings) -> dict[Part, int]:
     """Numbers in the adapters of each part, from three layers: PEFT takes seconds for all."""
-    with torch.device("meta"):
-        short = AutoModelForImageTextToText.from_config(shorten(subject.config))
+    short = build_bare(shorten(subject.config))
     counted: dict[Part, int] = dict.fromkeys(PARTS, 0)
     depths = {"layers": subject.config.text_config.num_hidden_layers, "blocks": subject.config.vision_config.depth}
     for name, parameter in prepare(short, settings, subject.family).named_parameters():

@@ -22,10 +22,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AttentionInterface, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from groundling.model.attention import attend_by_kernel, packed_attention
 from groundling.model.layout import Bounds, Layout, Stretch
+from groundling.model.load import build_bare
 from groundling.model.tune import spare_frozen_parts
 
 LAYERS = 3  # of each kind: the first, behind which Qwen3-VL puts more in, one that stands for many, and the last
@@ -191,8 +192,7 @@ def rehearse(
     `prepare` freezes parts or adds adapters. `autocast` is to bfloat16. Without a kernel for sequences of many lengths
     attention is torch's own, stretch by stretch.
     """
-    with torch.device("meta"):
-        bare: Any = AutoModelForImageTextToText.from_config(shorten(config), dtype=dtype)
+    bare: Any = build_bare(shorten(config), dtype=dtype)
     AttentionInterface.register(_REHEARSED, _rehearse_attention if has_kernel else packed_attention)
     bare.set_attn_implementation({"text_config": _REHEARSED, "vision_config": _REHEARSED})
     prepared = prepare(bare)
