@@ -86,15 +86,17 @@ IN_THOUSANDTHS: Numbers = pixels_of(lambda one: THOUSANDTHS)
 IN_ORIGINAL: Numbers = pixels_of(lambda one: one.original)
 
 
-def text_rows(answers: list[Answered], numbers: Numbers) -> list[dict[str, Any]]:
-    """Rows of id, text and seen; whole numbers, as a model writes them."""
+def text_rows(answers: list[Answered], numbers: Numbers, *, decimals: int = 0) -> list[dict[str, Any]]:
+    """Rows of id, text and seen; whole numbers, as a model writes them, unless it writes shares."""
     return [
-        {"id": one.record.id, "seen": [*one.seen.size_wh], "text": write(numbers(one), one.labels)} for one in answers
+        {"id": one.record.id, "seen": [*one.seen.size_wh], "text": write(numbers(one), one.labels, decimals=decimals)}
+        for one in answers
     ]
 
 
-def write(numbers: np.ndarray, labels: list[str]) -> str:
-    rows = np.floor(numbers + 0.5).astype(int).tolist()
+def write(numbers: np.ndarray, labels: list[str], *, decimals: int = 0) -> str:
+    rounded = np.floor(numbers * 10**decimals + 0.5) / 10**decimals
+    rows = (rounded if decimals else rounded.astype(int)).tolist()
     return json.dumps([{"bbox_2d": row, "label": label} for row, label in zip(rows, labels, strict=True)])
 
 
@@ -137,6 +139,26 @@ def padded(one: Answered) -> np.ndarray:
     width, height = one.original.size_wh
     longer = max(width, height)
     return (IN_ORIGINAL(one) + [(longer - width) / 2, (longer - height) / 2] * 2) / longer * 1000
+
+
+def in_square(side: int, share: float, *, per: float | None = None, is_enlarged: bool = False) -> Numbers:
+    """In a square that pictures are resized to fit, then padded to, a share of the border left of them and above.
+
+    Pixels of it, or as many units of its side as `per` says.
+    """
+
+    def numbers(one: Answered) -> np.ndarray:
+        scale = side / max(one.original.size_wh)
+        width, height = (round(each * (scale if is_enlarged else min(scale, 1))) for each in one.original.size_wh)
+        border = [int((side - width) * share), int((side - height) * share)]
+        return (pixels_of(lambda one: Frame(width, height))(one) + border * 2) * (per or side) / side
+
+    return numbers
+
+
+def taken_for_stretched(side: int, numbers: Numbers) -> Numbers:
+    """Numbers of a square of that side, scaled back as if the picture had filled it."""
+    return lambda one: numbers(one) / side * [*one.original.size_wh * 2]
 
 
 def moved(scale: tuple[float, float], offset: tuple[float, float]) -> Numbers:

@@ -24,12 +24,14 @@ from made_answers import (
     as_middle,
     as_xywh,
     box_rows,
+    in_square,
     longer_side,
     make,
     moved,
     padded,
     resized,
     swapped,
+    taken_for_stretched,
     text_rows,
     turned,
     write,
@@ -67,7 +69,11 @@ MISTAKES: dict[str, tuple[list[str], Plant]] = {
     "a smaller budget": (["wrong_frame"], lambda a: text_rows(a, resized(50_176))),
     "a budget that is not listed": (["wrong_frame"], lambda a: text_rows(a, resized(700_000))),
     "a longer side of 700": (["wrong_frame"], lambda a: text_rows(a, longer_side(700))),
-    "a padded square": (["wrong_frame"], lambda a: text_rows(a, padded)),
+    "a padded square": (["padded"], lambda a: text_rows(a, padded)),
+    "a square of 336": (["padded"], lambda a: text_rows(a, in_square(336, 0.5))),
+    "a square of 1024": (["padded"], lambda a: text_rows(a, in_square(1024, 0.5))),
+    "thousandths of a square of 1024": (["padded"], lambda a: text_rows(a, in_square(1024, 0.5, per=1000))),
+    "a longer side of at most 1024": (["wrong_frame"], lambda a: text_rows(a, in_square(1024, 0))),
     "x and y swapped": (["swapped_axes"], lambda a: text_rows(a, swapped(IN_SEEN))),
     "x, y, width, height": (["box_form"], lambda a: text_rows(a, as_xywh(IN_SEEN))),
     "middle and size": (["box_form"], lambda a: text_rows(a, as_middle(IN_SEEN))),
@@ -79,6 +85,7 @@ MISTAKES: dict[str, tuple[list[str], Plant]] = {
         ["thousandths_as_pixels", "box_form"],
         lambda a: text_rows(a, as_xywh(IN_THOUSANDTHS)),
     ),
+    "boxes: a square of 640": (["padded"], lambda a: box_rows(a, in_square(640, 0.5, is_enlarged=True))),
     "boxes: thousandths": (["thousandths_as_pixels"], lambda a: box_rows(a, IN_THOUSANDTHS)),
     "boxes: never scaled back": (["wrong_frame"], lambda a: box_rows(a, IN_SEEN)),
     "boxes: too large": (["wrong_frame"], lambda a: box_rows(a, moved((1.47, 1.48), (0, 0)))),
@@ -203,6 +210,67 @@ def test_boxes_that_shrink_to_the_middle_are_a_habit(
         (fault,) = look_at(answers, rows, tmp_path).faults
         assert (fault.code, fault.level) == ("shrunk", "warning")
         assert fault.message.startswith(words[:-5]) and fault.after and fault.after > 0.75
+
+
+SMALL = ((640, 480), (480, 640), (640, 427), (500, 375), (612, 612))
+IN_MIDDLE = r"with the picture, shrunk where it is larger, in its middle"
+IN_CORNER = r"with the picture, shrunk where it is larger, in its corner, padded at the right and bottom"
+
+
+@pytest.mark.parametrize("kind", TRAINED)
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (
+            lambda a: text_rows(a, in_square(1024, 0.5)),
+            rf"pixels of a square of 1024 {IN_MIDDLE} \(500x375 at 262, 324 for .*, of 500x375; read as 504x364\)",
+        ),
+        (
+            lambda a: text_rows(a, in_square(448, 0.5, is_enlarged=True)),
+            r"pixels of a square of 448 with the picture in its middle \(\d+x\d+ at ",
+        ),
+        (
+            lambda a: text_rows(a, in_square(1024, 0.5, per=1000)),
+            rf"thousandths of a square of 1024 {IN_MIDDLE} \(488x366",
+        ),
+        (
+            lambda a: text_rows(a, in_square(800, 0, per=1000)),
+            rf"thousandths of a square of 800 {IN_CORNER} \(625x469 at 0, 0",
+        ),
+        (
+            lambda a: text_rows(a, in_square(1024, 0, per=1), decimals=3),
+            rf"shares, 0 to 1, of a square of 1024 {IN_CORNER} \(0.488x0.366 at 0, 0 for",
+        ),
+        (
+            lambda a: text_rows(a, in_square(336, 0.5, per=1), decimals=3),
+            r"shares, 0 to 1, of a square with the picture in its middle \(1x0.\d+ at 0, 0.\d+ for",
+        ),
+        (
+            lambda a: box_rows(a, taken_for_stretched(1024, in_square(1024, 0.5))),
+            rf"the model's own units of a square of 1024 {IN_MIDDLE} \(244x137 at 128, 119",
+        ),
+    ],
+)
+def test_a_padded_picture_is_told_with_its_square_and_where_it_lies(
+    plant: Plant, words: str, kind: Kind, tmp_path: Path
+) -> None:
+    """Pictures of a photo site's sizes, which few squares shrink: none of their sides is the square's."""
+    answers = make(3, replace(kind, sizes=SMALL))
+    (fault,) = look_at(answers, plant(answers), tmp_path).faults
+    assert (fault.code, fault.level) == ("padded", "error")
+    assert re.match(
+        rf"boxes lie in a picture padded to a square \(\d+ of \d+ answers\): they count {words}", fault.message
+    )
+    assert fault.after == pytest.approx(1 - kind.misses, abs=0.15)
+
+
+@pytest.mark.parametrize("sizes", [SMALL, SMALL[:1], SMALL[-1:]])
+def test_a_shift_or_a_scale_is_no_padding(sizes: tuple[tuple[int, int], ...], tmp_path: Path) -> None:
+    """Though all pictures are of one size, or squares themselves, which padding would move and scale alike."""
+    answers = make(7, Kind(sizes=sizes))
+    assert codes(look_at(answers, text_rows(answers, lambda one: IN_SEEN(one) + 40), tmp_path)) == ["shifted"]
+    assert codes(look_at(answers, box_rows(answers, moved((1, 1), (60, 60))), tmp_path)) == ["shifted"]
+    assert codes(look_at(answers, box_rows(answers, moved((1.5, 1.5), (0, 0))), tmp_path)) == ["wrong_frame"]
 
 
 def in_part(share: float, change: Numbers) -> Plant:

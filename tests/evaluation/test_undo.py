@@ -43,9 +43,10 @@ def grid_named(words: str, sheet: Sheet) -> Grid:
         ("pixels of the picture itself", [40, 20, 80, 60]),
         ("pixels of the picture as the model saw it", [28, 14, 56, 42]),
         ("shares of the picture's sides, 0 to 1", [0.1, 0.1, 0.2, 0.3]),
-        ("thousandths of the picture padded to a square, the picture in its middle", [100, 300, 200, 400]),
-        ("thousandths of the picture padded to a square", [100, 50, 200, 150]),
-        ("pixels of the picture padded to a square, the picture in its middle", [40, 120, 80, 160]),
+        ("thousandths of a square with the picture in its middle", [100, 300, 200, 400]),
+        ("thousandths of a square with the picture in its corner, padded at the right and bottom", [100, 50, 200, 150]),
+        ("shares, 0 to 1, of a square with the picture in its middle", [0.1, 0.3, 0.2, 0.4]),
+        ("pixels of a square with the picture in its middle", [40, 120, 80, 160]),
     ],
 )
 def test_each_grid_places_one_box_where_it_belongs(words: str, numbers: list[float]) -> None:

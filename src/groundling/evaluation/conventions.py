@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from groundling.data.formats.chat import resize_within
-from groundling.dialect.family import FAMILIES, Budget
+from groundling.dialect.family import Budget
 from groundling.evaluation.cards import SHOWN
+from groundling.evaluation.grids import SIDES, STEPS
 from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import THOUSANDTHS, Frame
 
@@ -53,7 +54,7 @@ class Counts(NamedTuple):
         """Whether others are known to use it."""
         if self.budget:
             return (self.budget.min_pixels, self.budget.max_pixels) in KNOWN
-        return self.size is None or self.size in KNOWN_SIZES
+        return self.size is None or self.size in SIDES
 
     @property
     def meaning(self) -> str:
@@ -167,8 +168,6 @@ def write_conversion(counts: Counts) -> str | None:
 
 # ---- budgets and sizes that are tried --------------------------------------------------------------------------
 
-_FAMILIES = (FAMILIES["qwen2_5_vl"], FAMILIES["qwen3_vl"])  # whose tokens have 28 and 32 pixels a side
-
 # Of the vendor's own code and configurations (2025): sft.sh; argument.py of qwen-vl-finetune; the notebook and
 # transformers' class; the published configurations of Qwen2.5-VL and of Qwen3-VL, and the latter's for detection
 KNOWN: tuple[tuple[int, int], ...] = (
@@ -185,9 +184,6 @@ _SMALLEST = 4 * 32**2
 LARGEST_SHOWN = max(width * height for width, height, _ in SHOWN)  # larger budgets cannot be told from each other
 _COARSE, _FINE = 1.15, 1.005  # from one that is tried to the next; of a budget, that is 7 % and 0.25 % of a side
 
-# Sides that published vision towers and tools resize to: CLIP's and SigLIP's (224 to 980), SAM's, YOLO's, screens'
-KNOWN_SIZES = (224, 256, 336, 364, 378, 384, 448, 490, 512, 560, 640, 672, 768, 800, 896, 980, 1008, 1024, 1120, 1280)
-KNOWN_SIZES += (1344, 1536, 1568, 1920, 2048)
 _SMALLEST_SIZE, _LARGEST_SIZE = 196, 2048
 
 
@@ -200,7 +196,7 @@ def first_budgets() -> list[Counts]:
     """Those that others use, and a ladder of budgets."""
     return [
         within(Budget(family, least, most))
-        for family in _FAMILIES
+        for family in STEPS
         for least, most in (*KNOWN, *((4 * family.token_side**2, most) for most in _ladder(_SMALLEST, LARGEST_SHOWN)))
     ]
 
@@ -234,7 +230,7 @@ def first_sizes() -> list[Counts]:
 def sizes_around(sizing: Sizing, size: int) -> list[Counts]:
     """Sizes near one: the usual ones, and small steps."""
     near = _near(size)
-    usual = [side for side in KNOWN_SIZES if near[0] <= side <= near[-1]]
+    usual = [side for side in SIDES if near[0] <= side <= near[-1]]
     return [sizing.counts(side) for side in (*usual, *near)]
 
 

@@ -35,6 +35,12 @@ CODES: dict[str, Code] = {
         "the model writes pixels, as Qwen2.5-VL does: read it as that family, or convert its training data with "
         "another one",
     ),
+    "padded": Code(
+        "error",
+        "boxes that count in a picture padded to a square",
+        "take the padding away again where boxes are read: subtract where the picture lies in the square, then divide "
+        "by its size there; or train on pictures as they are",
+    ),
     "swapped_axes": Code(
         "error",
         "boxes whose x and y are swapped",

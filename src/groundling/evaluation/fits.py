@@ -6,13 +6,31 @@ best is fitted again to all boxes that it makes overlap their targets by half.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from groundling.dialect.family import Family
-from groundling.evaluation.grids import ORDERS, STEPS, Grid, Placement, longer_side, resized
+from groundling.evaluation.grids import (
+    CORNER,
+    MIDDLE,
+    ORDERS,
+    PIXELS,
+    SIDES,
+    SQUARE_UNITS,
+    STEPS,
+    Grid,
+    Kind,
+    Padding,
+    Placement,
+    SquareUnit,
+    in_squares,
+    longer_side,
+    resized,
+)
 from groundling.evaluation.sheet import Sheet, settle
 from groundling.evaluation.undo import Undo
 
@@ -28,6 +46,7 @@ def fitted(sheet: Sheet, orders: Sequence[str], seed: int) -> Iterator[Undo]:
     for order in orders:
         yield from fit_rules(sheet, order, seed)
         yield from fit_budgets(sheet, order)
+        yield from fit_squares(sheet, order)
         yield from fit_shifts(sheet, order, seed)
         yield fit_shrunk(sheet, order)
         for in_pixels in (False, True):
@@ -77,26 +96,31 @@ class Rule(NamedTuple):
     words: str  # with {size}
     base: Callable[[np.ndarray], Placement]
     cost: float = 1.6
+    kind: Kind = "fitted"
 
 
 RULES = (
-    Rule("pixels of the picture, its longer side resized to {size:.0f}", lambda wh: Placement(wh / longer_side(wh))),
+    Rule(
+        "pixels of the picture, padded at the right and bottom or not, its longer side resized to {size:.0f}",
+        lambda wh: Placement(wh / longer_side(wh)),
+    ),
     Rule(
         "pixels of the picture, its shorter side resized to {size:.0f}",
         lambda wh: Placement(wh / wh.min(axis=1, keepdims=True)),
     ),
     Rule("pixels of the picture resized to a width of {size:.0f}", lambda wh: Placement(wh / wh[:, :1])),
     Rule("pixels of the picture resized to a height of {size:.0f}", lambda wh: Placement(wh / wh[:, 1:])),
-    Rule("pixels of the picture {size:.3g} times as large", lambda wh: Placement(wh)),
+    Rule("pixels of the picture {size:.3g} times as large", lambda wh: Placement(wh), 1.82),
     Rule(
         "pixels of the picture resized to about {size:.0f} x {size:.0f} = {area:.0f} pixels",
         lambda wh: Placement(wh / np.sqrt(wh.prod(axis=1, keepdims=True))),
     ),
     Rule("{size:.0f}ths of the picture's sides", lambda wh: Placement(np.ones_like(wh))),
     Rule(
-        "pixels of the picture in the middle of a square of {size:.0f}",
+        "pixels of a square of {size:.0f} with the picture in its middle",
         lambda wh: Placement(wh / longer_side(wh), (1 - wh / longer_side(wh)) / 2),
         1.8,
+        "padded_to",
     ),
 )
 
@@ -114,7 +138,7 @@ def _ruled(rule: Rule, size: float) -> Grid:
         base = rule.base(sheet.originals)
         return Placement(base.sides * size, base.starts * size)
 
-    return Grid(rule.words.format(size=size, area=size**2), "fitted", rule.cost, place)
+    return Grid(rule.words.format(size=size, area=size**2), rule.kind, rule.cost, place)
 
 
 def _fit_size(sheet: Sheet, order: str, rule: Rule, seed: int) -> float | None:
@@ -176,6 +200,76 @@ def _budgeted(sheet: Sheet, order: str, family: Family) -> Place:
     return place
 
 
+# ---- the side of a square that pictures are padded to ----------------------------------------------------------
+
+_SMALLEST_SIDE, _LARGEST_SIDE = 196, 4096
+_SIDES = np.array([*SIDES, *np.geomspace(_SMALLEST_SIDE, _LARGEST_SIDE, 100)])  # 3 % from one to the next
+_NEARER = np.linspace(0.97, 1.03, 25)  # of the best of them
+_AS_GOOD = 0.003  # of value: a usual side is believed before one that is better by no more
+# Where no picture is larger than the square, or all are of one size, it is one scale or one shift of all boxes too: a
+# usual side is believed before either, another after both
+_UNUSUAL = 0.15  # of cost
+
+
+class Square(NamedTuple):
+    """A square of some side, and a picture in it that was shrunk to fit, never enlarged."""
+
+    words: str  # with {side}
+    kind: Kind
+    cost: float
+    unit: SquareUnit
+    padding: Padding
+
+    def place(self, sheet: Sheet, side: float) -> Placement:
+        """The pictures in squares of that side."""
+        squares = np.full_like(sheet.originals, side)
+        shrunk = sheet.originals * np.minimum(side / longer_side(sheet.originals), 1)
+        return in_squares(shrunk, squares, self.unit.sides(sheet, squares), self.padding)
+
+
+_IN_SQUARE = "a square of {side:.0f} with the picture, shrunk where it is larger,"
+SQUARES = (
+    Square(
+        "pixels of the picture, padded at the right and bottom or not, its longer side shrunk to at most {side:.0f}",
+        "fitted",
+        1.65,
+        PIXELS,
+        CORNER,
+    ),
+    *(
+        Square(f"{unit.words} {_IN_SQUARE} {padding.words}", "padded_to", 1.81, unit, padding)
+        for unit, padding in itertools.product(SQUARE_UNITS, (MIDDLE, CORNER))
+        if (unit, padding) != (PIXELS, CORNER)  # which is the first, for padding there shows in no number
+    ),
+)
+
+
+def fit_squares(sheet: Sheet, order: str) -> Iterator[Undo]:
+    """For each square the side whose boxes overlap most."""
+    rows = ORDERS[order].read(sheet.numbers)
+    for square in SQUARES:
+        side = _fit_side(sheet, rows, square)
+        cost = square.cost + (side not in SIDES) * _UNUSUAL
+        yield Undo(order, Grid(square.words.format(side=side), square.kind, cost, partial(square.place, side=side)))
+
+
+def _fit_side(sheet: Sheet, rows: np.ndarray, square: Square) -> float:
+    """The best side; a usual one where that is as good."""
+
+    def place(sides: np.ndarray) -> np.ndarray:
+        placements = [square.place(sheet, side) for side in sides.tolist()]
+        starts, lengths = np.array([(each.starts, each.sides) for each in placements]).swapaxes(0, 1)
+        return settle((rows - sheet.per_box(starts)) / sheet.per_box(lengths))
+
+    best = _best_of(sheet, place, _SIDES)
+    best = _best_of(sheet, place, best * _NEARER)
+    usual = _best_of(sheet, place, np.array(SIDES))
+    found, known = sheet.worth(place(np.array([best, usual])))
+    return float(usual if known >= found - _AS_GOOD else best)
+
+
+# ---- one share --------------------------------------------------------------------------------------------------
+
 _MOST_SHRUNK = 1.25  # times as near to the picture's middle, or as far: more is no habit of a model
 _SHRUNK = np.linspace(1 / _MOST_SHRUNK, _MOST_SHRUNK, 91)
 
@@ -190,7 +284,7 @@ def fit_shrunk(sheet: Sheet, order: str) -> Undo:
         Grid(
             f"{way} the middle of the picture by {abs(1 - share):.0%}",
             "shrunk",
-            1.9,
+            1.79,
             lambda sheet: Placement(sheet.reads * share, sheet.reads * (1 - share) / 2),
         ),
     )

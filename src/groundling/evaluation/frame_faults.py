@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from groundling.evaluation.diagnosis import Fault, fault_of
-from groundling.evaluation.grids import ORDERS, Kind
+from groundling.evaluation.grids import ORDERS, PADDED, Kind
 from groundling.evaluation.offset import LARGEST
 from groundling.evaluation.part import Part
 from groundling.evaluation.sheet import Sheet
@@ -104,12 +104,16 @@ def _frame_code(sheet: Sheet, suspect: Suspect) -> str:
     if grid.kind == "pixels" and taken == "thousandths":
         return "pixels_as_thousandths"
     hits, value = evidence.after - evidence.before, evidence.value_after - evidence.value_before
-    return "near_frame" if hits < _NEAR[0] and value < _NEAR[1] else "wrong_frame"
+    if hits < _NEAR[0] and value < _NEAR[1]:
+        return "near_frame"
+    return "padded" if grid.kind in PADDED else "wrong_frame"
 
 
 def _frame_words(sheet: Sheet, undo: Undo, count: str) -> str:
-    scales = undo.grid.place(sheet).sides / sheet.reads
-    return f"boxes are {_scale_words(scales)} {count}: they count {undo.grid.words}{_sizes(sheet, undo)}"
+    counted = f"{count}: they count {undo.grid.words}{_sizes(sheet, undo)}"
+    if undo.grid.kind in PADDED:
+        return f"boxes lie in a picture padded to a square {counted}"
+    return f"boxes are {_scale_words(undo.grid.place(sheet).sides / sheet.reads)} {counted}"
 
 
 def _scale_words(scales: np.ndarray) -> str:
@@ -139,15 +143,22 @@ def _sizes(sheet: Sheet, undo: Undo) -> str:
     """The frame and the one it was read in: of all pictures where they have one size, else of the farthest off."""
     if undo.grid.taken != "read":
         return ""
-    sides = undo.grid.place(sheet).sides
+    placement = undo.grid.place(sheet)
     is_usual = np.array([case.is_raw == sheet.is_raw for case in sheet.cases])
-    place = int(np.where(is_usual, _misfit(sides / sheet.reads).max(axis=1), -1.0).argmax())
-    width, height = sides[place].round().astype(int)
+    place = int(np.where(is_usual, _misfit(placement.sides / sheet.reads).max(axis=1), -1.0).argmax())
+    width, height = map(_length, placement.sides[place].tolist())
+    left, top = map(_length, placement.starts[place].tolist())
     case = sheet.cases[place]
     where = (
         "" if len({case.original for case in sheet.cases}) == 1 else f" for record {case.record.id}, of {case.original}"
     )
-    return f" ({width}x{height}{where}; read as {case.read})"
+    lies = f" at {left}, {top}" if undo.grid.kind in PADDED else ""
+    return f" ({width}x{height}{lies}{where}; read as {case.read})"
+
+
+def _length(units: float) -> str:
+    """A side in whole units, unless it is so few that they are shares."""
+    return f"{units:.0f}" if units >= 10 else f"{units:.3g}"
 
 
 # ---- how pictures are turned -----------------------------------------------------------------------------------

@@ -39,9 +39,11 @@ ORDERS: dict[str, Order] = {
 """What four numbers may be; the first is right, the last comes of corners that were read as corner and size."""
 
 
-Kind = Literal["read", "thousandths", "pixels", "padded", "fitted", "shifted", "shrunk"]
-FITTED: tuple[Kind, ...] = ("fitted", "shifted", "shrunk")
+Kind = Literal["read", "thousandths", "pixels", "padded", "fitted", "padded_to", "shifted", "shrunk"]
+FITTED: tuple[Kind, ...] = ("fitted", "padded_to", "shifted", "shrunk")
 """The kinds of grids whose sizes or places the answers told."""
+PADDED: tuple[Kind, ...] = ("padded", "padded_to")
+"""The kinds of grids that are a square with the picture in it."""
 
 
 class Placement(NamedTuple):
@@ -86,6 +88,10 @@ BUDGETS = (50_176, 262_144, 451_584, 589_824, 1_003_520, 12_845_056)
 STEPS = (FAMILIES["qwen2_5_vl"], FAMILIES["qwen3_vl"])
 """One family for each size of visual tokens."""
 
+# Sides that published vision towers and tools resize to: CLIP's and SigLIP's (224 to 980), SAM's, YOLO's, screens'
+SIDES = (224, 256, 336, 364, 378, 384, 448, 490, 512, 560, 640, 672, 768, 800, 896, 980, 1008, 1024, 1120, 1280)
+SIDES += (1344, 1536, 1568, 1920, 2048)
+
 
 def resized(budget: int, family: Family) -> Named:
     """The picture as that family's tools resize it."""
@@ -113,15 +119,44 @@ _BINS = (
 )
 _TAKEN = NAMED[: 3 + len(BUDGETS)]  # what numbers may have been taken for
 
-_SQUARES: tuple[tuple[str, Callable[[Sheet, np.ndarray], np.ndarray]], ...] = (
-    ("thousandths of", lambda sheet, longer: np.full_like(longer, 1000.0)),
-    ("pixels of", lambda sheet, longer: longer),
-    ("the model's own units of", lambda sheet, longer: sheet.reads),
-)
-"""What numbers of a padded picture may count, with (N, 2) units of the square's sides, by its sides in pixels."""
 
-_PADDINGS = (("padded to a square, the picture in its middle", 0.5), ("padded to a square", 0.0))
-"""How a picture is padded, with the share of the border that lies left of it and above."""
+# ---- pictures that are padded to a square ----------------------------------------------------------------------
+
+
+class Padding(NamedTuple):
+    """How a picture lies in a square: a `share` of the border is left of it and above."""
+
+    words: str  # that follow "with the picture"
+    share: float
+
+
+MIDDLE = Padding("in its middle", 0.5)
+CORNER = Padding("in its corner, padded at the right and bottom", 0.0)
+
+
+class SquareUnit(NamedTuple):
+    """What numbers of a padded picture may count: (N, 2) of it make the sides of squares of (N, 2) pixels."""
+
+    words: str
+    sides: Callable[[Sheet, np.ndarray], np.ndarray]
+
+
+PIXELS = SquareUnit("pixels of", lambda sheet, squares: squares)
+SQUARE_UNITS = (
+    SquareUnit("thousandths of", lambda sheet, squares: np.full_like(squares, 1000.0)),
+    SquareUnit("shares, 0 to 1, of", lambda sheet, squares: np.ones_like(squares)),
+    PIXELS,
+    SquareUnit("the model's own units of", lambda sheet, squares: sheet.reads),
+)
+
+
+def in_squares(pictures: np.ndarray, squares: np.ndarray, units: np.ndarray, padding: Padding) -> Placement:
+    """Pictures of (N, 2) pixels in squares of (N, 2) pixels whose sides are (N, 2) units."""
+    scale = units / squares
+    return Placement(pictures * scale, (squares - pictures) * scale * padding.share)
+
+
+# ---- all that are listed ---------------------------------------------------------------------------------------
 
 
 def known_grids(sheet: Sheet, order: str) -> list[Grid]:
@@ -132,7 +167,7 @@ def known_grids(sheet: Sheet, order: str) -> list[Grid]:
     grids = [AS_READ]
     grids += [_grid_of(named, 1 + 0.02 * number) for number, named in enumerate(NAMED)]
     grids += [_grid_of(named, 1.4) for named in _BINS]
-    grids += [_padded(*square, *padding) for square, padding in itertools.product(_SQUARES, _PADDINGS)]
+    grids += [_padded(unit, padding) for unit, padding in itertools.product(SQUARE_UNITS, (MIDDLE, CORNER))]
     if not sheet.is_raw:
         grids += list(_mistaken_grids(is_swapped=order == "yxyx"))
     return grids
@@ -142,15 +177,14 @@ def _grid_of(named: Named, cost: float) -> Grid:
     return Grid(named.words, named.kind, cost, lambda sheet: Placement(named.sides(sheet)))
 
 
-def _padded(words: str, unit: Callable[[Sheet, np.ndarray], np.ndarray], where: str, share: float) -> Grid:
-    """A picture in the middle, or in the corner, of a square of its longer side."""
+def _padded(unit: SquareUnit, padding: Padding) -> Grid:
+    """The picture in a square of its longer side."""
 
     def place(sheet: Sheet) -> Placement:
-        longer = np.repeat(longer_side(sheet.originals), 2, axis=1)
-        scale = unit(sheet, longer) / longer
-        return Placement(sheet.originals * scale, (longer - sheet.originals) * scale * share)
+        squares = np.repeat(longer_side(sheet.originals), 2, axis=1)
+        return in_squares(sheet.originals, squares, unit.sides(sheet, squares), padding)
 
-    return Grid(f"{words} the picture {where}", "padded", 1.5, place)
+    return Grid(f"{unit.words} a square with the picture {padding.words}", "padded", 1.5, place)
 
 
 def longer_side(wh: np.ndarray) -> np.ndarray:
