@@ -100,7 +100,7 @@ def test_a_loss_of_many_boxes_is_not_hidden_by_a_few_questions_for_one():
     assert found.verdict.startswith("worse: f1@0.5 -0.")
     assert found.by_class.metric == "f1@0.5"
     assert {group.name: (group.questions, group.differs) for group in found.by_class.groups} == {
-        "cup": (60, True),
+        "cup": (60, False),
         "pan": (54, True),
     }
     (medium,) = found.by_size.groups
@@ -211,6 +211,20 @@ def test_both_are_held_against_one_truth():
     assert compare(make("pan", "cup"), known).metrics["map"][:2] == (1, 1), "the first report's, where both have labels"
     assert compare(make("mug", "pan"), known).otherwise == {"labels": ("mug", "cup")}
     assert compare(make(None, None), known).made_otherwise is None, "what one does not tell"
+
+
+def test_many_labels_that_differ_are_told_by_a_few():
+    found = [ask_for(number, "cup", "cup") for number in range(9)]
+
+    def make(word: str) -> Report:
+        targets = [(Target(box=BOX, label=f"{word} {number}"),) for number in range(9)]
+        named = [
+            replace(one, record=replace(one.record, targets=each)) for one, each in zip(found, targets, strict=True)
+        ]
+        return build_report(named, contract={}, versions={})
+
+    old, new = compare(make("cup"), make("mug")).otherwise["labels"]
+    assert old == "cup 0, cup 1, cup 2, cup 3, cup 4 and 4 more" and new == old.replace("cup", "mug")
 
 
 def test_a_metric_of_one_picture_has_no_interval():

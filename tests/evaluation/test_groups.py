@@ -23,6 +23,7 @@ from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 
 PHOTO = Frame(100, 100)
+CUP, PAN = (10.0, 10.0, 30.0, 30.0), (50.0, 50.0, 80.0, 90.0)
 
 
 def predict(number: int, label: str | None, side: float, is_hit: bool, *, targets: int = 1) -> Prediction:
@@ -98,6 +99,23 @@ def test_questions_with_several_targets_count_by_f1():
     assert (found.metric, mug.questions, mug.change.before, mug.change.after) == ("f1@0.5", 6, 0, 1)
 
 
+def test_classes_in_one_question_count_by_their_own_boxes():
+    """Cups and pans in each of 20 pictures: cups stay, pans are lost; in half of them pans were called cups before."""
+
+    def ask(number: int, said: str, boxes: list[tuple[float, ...]]) -> Prediction:
+        targets = (Target(box=CUP, label="cup"), Target(box=PAN, label="pan"))
+        answer = Answer(Boxes(boxes, PHOTO), Points([], PHOTO), [*said.split()], "", None, PHOTO)
+        return Prediction(Record("all", Path(f"{number}.jpg"), targets, id=str(number)), answer, PHOTO)
+
+    before = [ask(number, "cup pan" if number % 2 else "cup cup", [CUP, PAN]) for number in range(20)]
+    after = [ask(number, "Cup", [CUP]) for number in range(20)]
+    found = compare(*(build_report(each, contract={}, versions={}) for each in (before, after))).by_class
+
+    cup, pan = found.groups
+    assert (cup.name, cup.questions, cup.change.before, cup.change.after) == ("cup", 20, 40 / 50, 1)
+    assert (pan.name, pan.questions, pan.change.before, pan.change.after) == ("pan", 20, 20 / 30, 0)
+
+
 def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: Path):
     labels = [f"class {number:02}" for number in range(MOST_CLASSES + 3)]
     rows = [(label, 20.0, True) for number, label in enumerate(labels) for _ in range(6 + (number % 2))]
@@ -134,7 +152,7 @@ def test_looking_at_many_classes_of_a_model_and_its_like_shows_no_difference():
         old, new = (
             replace(perfect, earned=perfect.possible * generator.integers(0, 2, (len(asked), 1))) for _ in range(2)
         )
-        groups = change_by_class(asked, old, new, seed=0, draws=1000).groups
+        groups = change_by_class(asked, asked, old, new, seed=0, draws=1000).groups
         seen += any(group.differs for group in groups)
         uncorrected += any(group.change.is_seen() for group in groups)
     assert seen <= 8, "one time in twenty, give or take what chance does to a hundred"

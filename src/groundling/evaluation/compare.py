@@ -26,6 +26,8 @@ HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
 """The first that was measured gives the verdict, a protocol's own before them: accuracy where it is of all boxes, F1
 where there are boxes to find, and that of points where there are any."""
 
+_LABELS = 5  # that two reports have otherwise are named
+
 _OWN = (
     "version",
     "family",
@@ -122,7 +124,7 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         headline=headlines[0] if headlines else None,
         scored=detection.scored,
         by_size=change_by_size(asked, answered, old, new, seed=seed, draws=draws),
-        by_class=change_by_class(asked, old, new, seed=seed, draws=draws),
+        by_class=change_by_class(asked, answered, old, new, seed=seed, draws=draws),
         guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
         no_guard=why_not_compared(before.guard, after.guard),
         otherwise=otherwise,
@@ -190,7 +192,11 @@ def _find_relabelled(pairs: Sequence[Pair]) -> dict[str, tuple[str, str]]:
         old, new = (sorted(one.record.targets, key=_tell_apart) for one in pair)
         labels = [(target.label, other.label) for target, other in zip(old, new, strict=True)]
         found |= {(label, other): None for label, other in labels if label and other and label != other}
-    return {"labels": (", ".join(old for old, _ in found), ", ".join(new for _, new in found))} if found else {}
+    if not found:
+        return {}
+    more = f" and {len(found) - _LABELS} more" if len(found) > _LABELS else ""
+    old, new = (", ".join(names[:_LABELS]) + more for names in zip(*found, strict=True))
+    return {"labels": (old, new)}
 
 
 def _tell_apart(target: Target) -> tuple[Sequence[float], str]:

@@ -7,15 +7,15 @@ any difference is known, and each one's p value is corrected by Holm's method fo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from groundling.evaluation.change import Change, changes, holm
 from groundling.evaluation.classes import ANY, name_class
-from groundling.evaluation.matching import find_partners
-from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction, have_one_box
+from groundling.evaluation.matching import count_pairs, find_partners
+from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction, have_one_box, name_all
 from groundling.geometry.boxes import iou
 
 MOST_CLASSES = 20  # looked at; with more, the smallest p that 10 000 draws give is soon corrected away
@@ -79,28 +79,58 @@ def _recall(predictions: Sequence[Prediction], marks: Marks) -> dict[str, Marks]
     }
 
 
-def change_by_class(predictions: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int) -> Groups:
-    """The classes with the most questions, none of too few pictures to show anything.
+def change_by_class(
+    before: Sequence[Prediction], after: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int
+) -> Groups:
+    """The classes that most questions ask for, none of too few pictures to show anything.
 
-    A question counts in the class of each label among its targets, with all of its boxes.
+    Where questions are for several boxes each class counts by its own: what is to be found and what is answered of it.
     """
-    metric = _OF_ONE if have_one_box(predictions) else _BY_CLASS
-    counted = old.applies(metric) | new.applies(metric)
-    members: dict[str, list[int]] = {}
-    for place in np.flatnonzero(counted).tolist():
-        for label in dict.fromkeys(name_class(target.label) for target in predictions[place].record.targets):
-            members.setdefault(label, []).append(place)
-    members.pop(ANY, None)
-    order = Counter({label: len(places) for label, places in sorted(members.items())}).most_common()
-    can_tell = [label for label, _ in order if _count_pictures(old, members[label]) >= LEAST_PICTURES]
-    looked_at = {label: np.array(members[label]) for label in can_tell[:MOST_CLASSES]}
-    left_out = {label: count for label, count in order if label not in looked_at}
-    cut = {label: (_cut(old, at, metric), _cut(new, at, metric)) for label, at in looked_at.items()}
-    return Groups(metric, _look_at(cut, seed, draws), left_out)
+    if have_one_box(before):
+        is_counted = old.applies(_OF_ONE) | new.applies(_OF_ONE)
+        labels = [[name_class(each.label) for each in one.record.targets] for one in before]
+        shown, left_out = _choose_classes(labels, is_counted, old)
+        cut = {label: (_cut(old, at, _OF_ONE), _cut(new, at, _OF_ONE)) for label, at in shown.items()}
+        return Groups(_OF_ONE, _look_at(cut, seed, draws), left_out)
+    is_counted = np.array([not one.has_points for one in before])
+    shown, left_out = _choose_classes([named.true for named in name_all(before)], is_counted, old)
+    first, second = _own_f1(before, shown), _own_f1(after, shown)
+    own = {label: _pair_columns(first[label], second[label], old) for label in shown}
+    return Groups(_BY_CLASS, _look_at(own, seed, draws), left_out)
 
 
-def _count_pictures(marks: Marks, places: Sequence[int] | np.ndarray) -> int:
-    return len(np.unique(marks.pictures[places]))
+def _choose_classes(
+    labels: Sequence[Sequence[str]], is_counted: np.ndarray, marks: Marks
+) -> tuple[dict[str, np.ndarray], dict[str, int]]:
+    """The classes that are looked at with the questions that ask for them, and how many ask for each of the others."""
+    asked: dict[str, list[int]] = {}
+    for place in np.flatnonzero(is_counted).tolist():
+        for label in dict.fromkeys(labels[place]):
+            asked.setdefault(label, []).append(place)
+    asked.pop(ANY, None)
+    order = Counter({label: len(places) for label, places in sorted(asked.items())}).most_common()
+    can_tell = [label for label, _ in order if len(np.unique(marks.pictures[asked[label]])) >= LEAST_PICTURES]
+    shown = {label: np.array(asked[label]) for label in can_tell[:MOST_CLASSES]}
+    return shown, {label: count for label, count in order if label not in shown}
+
+
+def _own_f1(predictions: Sequence[Prediction], labels: Iterable[str]) -> dict[str, np.ndarray]:
+    """By class (2, N): what each prediction earns of F1 at IoU 0.5, and what it could, with its boxes of that class."""
+    counts = {label: np.zeros((2, len(predictions))) for label in labels}
+    for place, (one, named) in enumerate(zip(predictions, name_all(predictions), strict=True)):
+        overlaps = iou(one.truth, one.answer.boxes) * named.agree()
+        for label in counts.keys() & {*named.true, *named.answered}:
+            own = np.array([other == label for other in named.true], dtype=bool)
+            both = own.sum() + named.answered.count(label)
+            counts[label][:, place] = 2 * count_pairs(overlaps[own], 0.5), both
+    return counts
+
+
+def _pair_columns(first: np.ndarray, second: np.ndarray, marks: Marks) -> tuple[Marks, Marks]:
+    """Marks of one column, before and after, of the questions to which either applies."""
+    places = np.flatnonzero(first[1] + second[1])
+    before, after = (Marks(each[0][:, None], each[1][:, None], marks.pictures) for each in (first, second))
+    return _choose(before, places), _choose(after, places)
 
 
 def _look_at(members: Mapping[str, tuple[Marks, Marks]], seed: int, draws: int) -> list[Group]:
