@@ -30,6 +30,12 @@ BOX_FORMS = (
     "<|begin_of_box|>[[{}, {}, {}, {}]]<|end_of_box|>",
     "<bbox>{} {} {} {}</bbox>",
     "<think>Is it [9, 9, 9, 9]?</think>[{}, {}, {}, {}]",
+    '```json\n{{\n  "label": "it",\n  "x1": {},\n  "y1": {},\n  "x2": {},\n  "y2": {}\n}}\n```',
+    '{{"box": {{"ymin": {}, "xmin": {}, "ymax": {}, "xmax": {}}}, "score": 0.93}}',
+    "{{'x': '{}', 'y': '{}', 'width': '{}', 'height': '{}'}}",
+    '<box x_min="{}" y_min="{}" x_max="{}" y_max="{}"/>',
+    "**Left**: {}, **Top**: {}, **Right**: {}, **Bottom**: {}",
+    "cx={}; cy={}; w={}; h={}",
 )
 POINT_FORMS = (
     '<point x="{}" y="{}" alt="the mug">the mug</point>',
@@ -82,6 +88,9 @@ def test_single_answers(text: str, expected: tuple[float, ...]):
 
 
 STRAY = (
+    "x1: 3, y1: 4, and x2 is 5",
+    "Boxes: 3, xy: 4, tops: 5, rights: 6",
+    "At left: 10 o'clock, top: 3 points, right: 2 points, bottom: 1 point.",
     "I see 2 dogs in image 1",
     "I see 2 dogs in image 1, 3 cats in image 2 and 4 birds.",
     "In 2019, 2020, 2021 and 2022 it was red.",

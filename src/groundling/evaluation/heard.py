@@ -7,6 +7,7 @@ Nobody has told yet how the model writes, so more is read here than the answer f
     <loc0020><loc0010><loc0040><loc0030>                PaliGemma's, y before x; <loc_10>... is Florence-2's
     <point x="63.5" y="44.2" alt="a mug">a mug</point>  Molmo's points, the first of <points x1="..." y1="..." x2=...>
     <points coords="1 1 635 442">a mug</points>         Molmo2's: picture, point, x, y
+    {"xmin": 10, "ymin": 20, "xmax": 30, "ymax": 40}    four numbers by name: x1, left, width, cx and the like
     It is between (10, 20) and (30, 40).                two pairs, or four numbers, in brackets
     10, 20, 30, 40                                      four numbers alone on a line, or after a colon
 
@@ -60,7 +61,7 @@ _MOST = 1e6  # no coordinate of a card is so large in any convention
 def read_numbers(text: str) -> Numbers | None:
     """The first box of an answer, else its first point, in its own order and units; None where there is neither."""
     text = _skip_thoughts(text[:_LONGEST])
-    numbers = _read_molmo(text) or _read_dialect(text) or _read_words(text)
+    numbers = _read_molmo(text) or _read_dialect(text) or _read_named(text) or _read_words(text)
     return numbers if numbers and max(map(abs, numbers)) <= _MOST else None
 
 
@@ -85,6 +86,12 @@ _OPEN, _CLOSE = r"[(\[{]\s*+", r"\s*+[)\]}]"
 
 _MOLMO = re.compile(rf"""<points?\b[^<>]*?\sx1?="({_NUMBER})"\s+y1?="({_NUMBER})\"""", re.ASCII)
 _MOLMO_2 = re.compile(rf"""<points?\b[^<>]*?\scoords="\d+ \d+ ({_NUMBER}) ({_NUMBER})[ "]""", re.ASCII)
+_NAME = r"(?:[xy](?:_?(?:[012]|min|max|cent(?:er|re)))?|c_?[xy]|left|top|right|bottom|width|height|[wh])"
+_VALUE = rf"""[ \t]*+[:=][ \t]*+["']?({_NUMBER})"""
+_NAMED = re.compile(
+    rf"""\b{_NAME}["'*]{{0,3}}{_VALUE}""" + rf"""[^\w:=-]{{1,20}}\b{_NAME}["'*]{{0,3}}{_VALUE}""" * 3,
+    re.ASCII | re.IGNORECASE,
+)
 _WORDS = tuple(
     re.compile(form, re.ASCII | re.MULTILINE)
     for form in (
@@ -99,6 +106,11 @@ _WORDS = tuple(
 
 def _read_molmo(text: str) -> Numbers | None:
     match = _MOLMO.search(text) or _MOLMO_2.search(text)
+    return tuple(map(float, match.groups())) if match else None
+
+
+def _read_named(text: str) -> Numbers | None:
+    match = _NAMED.search(text)
     return tuple(map(float, match.groups())) if match else None
 
 
