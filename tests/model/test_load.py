@@ -25,13 +25,17 @@ from groundling.model.attention import use_packed_attention
 from groundling.model.load import (
     TINY_FOLDER,
     Checkpoint,
+    build_bare,
     find_checkpoint,
-    load_architecture,
     load_model,
     load_processor,
+    read_config,
 )
 from groundling.model.processor import Processor
 from groundling.model.tune import Adapter, add_adapter
+from groundling.recipe import load_settings
+from groundling.training.plan import Rate, build_plan
+from groundling.training.train import train_by
 
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -318,11 +322,25 @@ def test_code_that_comes_with_a_checkpoint_is_refused(file: str, folder: Path):
     assert "wants to run code of its own (auto_map); groundling runs none" in refusal(ContractError, folder)
     if file == "config.json":
         with pytest.raises(ContractError, match="auto_map"):
-            load_architecture(folder)
+            read_config(folder)
+
+
+@pytest.mark.parametrize("start", ["train", "plan"])
+def test_a_kind_of_model_that_only_its_own_code_knows_is_refused_before_anyone_is_asked(
+    folder: Path, tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
+):
+    edit_json(folder / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.Config"})
+    (folder / "evil.py").write_text("raise SystemExit('code of a checkpoint ran')", encoding="utf-8")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run the code"))
+    settings = load_settings("tiny", [f"model.name={folder}", f"run.dir={tmp_path / 'run'}"])
+
+    with pytest.raises(ContractError, match="wants to run code of its own"):
+        train_by(settings) if start == "train" else build_plan(settings, name="x", recipe="x", rate=Rate())
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_architecture_has_shapes_and_no_memory(tiny_model_folder: Path):
-    model = load_architecture(tiny_model_folder)
+    model = build_bare(read_config(tiny_model_folder))
     whole = load(find_checkpoint(str(tiny_model_folder)))
 
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}

@@ -286,6 +286,8 @@ def test_a_run_is_at_its_end_by_steps_or_by_patience(tmp_path: Path) -> None:
     assert not is_at_end(first, settings) and is_at_end(last, settings)
     write_state(first, [{"eval_miou": score, "step": 3 + place} for place, score in enumerate((0.5, 0.4, 0.5))])
     assert is_at_end(first, settings)
+    waiting = {"every": 1, "patience": 2, "metric": "miou"}
+    assert not is_at_end(first, settings_of(tmp_path / "other", evaluate=waiting)), "whose scores are another run's"
     assert not is_at_end(first, settings_of(tmp_path / "run", evaluate={"every": 1, "metric": "miou"}))
     assert not is_at_end(last, settings_of(tmp_path / "more", train={"max_steps": 13})), "by a recipe of more steps"
 

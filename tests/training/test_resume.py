@@ -115,6 +115,31 @@ def test_evaluations_best_and_patience_survive_a_break(recipe: Recipe, scenes: P
         assert not changed_weights(whole / kept, resumed / kept)
 
 
+def test_a_run_begun_from_another_ones_checkpoint_has_scores_of_its_own(
+    recipe: Recipe, scenes: Path, tmp_path: Path
+) -> None:
+    """Even where the other one had the highest of all: its best weights are not here, nor was it waited for them."""
+    file = recipe(
+        data={"train": str(scenes / "none.jsonl"), "test": str(scenes / "none.jsonl")},
+        train=TWELVE | {"max_steps": 40, "learning_rate": 3e-3},
+        evaluate={"every": 5, "metric": "none_recall", "patience": 2, "max_new_tokens": 4},
+        run={"keep": 9},
+    )
+    whole = gl.train(file)
+    named = Path(shutil.copytree(whole / "checkpoints" / "5", tmp_path / "5"))
+    (named / "manifest.json").unlink()
+    state = json.loads((named / "trainer_state.json").read_text(encoding="utf-8"))
+    (measured,) = (line for line in state["log_history"] if "eval_none_recall" in line)
+    measured["eval_none_recall"] = 2.0
+    (named / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+
+    fork = gl.train(file, f"run.resume={named}", f"run.dir={tmp_path / 'fork'}")
+
+    assert [line["none_recall"] for line in read_metrics(fork) if "none_recall" in line] == [1, 1, 1]
+    assert not changed_weights(fork / "checkpoints" / "10", fork / "best"), "the first of them"
+    assert (fork / "checkpoints" / "20").is_dir(), "patience is over two evaluations after that"
+
+
 def test_a_run_killed_before_its_last_line_needs_no_step_more(recipe: Recipe, tmp_path: Path) -> None:
     file = recipe(train=TWELVE | {"max_steps": 8}, run=SAVED)
     whole = gl.train(file)

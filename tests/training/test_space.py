@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,10 +15,10 @@ import groundling as gl
 from groundling.errors import TrainingError
 from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
-from groundling.training.checkpoint import list_checkpoints
+from groundling.training.checkpoint import list_checkpoints, sweep_partial
 from groundling.training.manifest import find_damage
 from groundling.training.memory import Numbers
-from groundling.training.space import Sizes, bytes_taken, count_saves, count_sizes, most_bytes
+from groundling.training.space import Kept, Sizes, bytes_to_come, count_saves, count_sizes, find_kept
 
 WEIGHTS = 515_520 * 4  # bytes of the tiny model in float32
 
@@ -61,17 +62,35 @@ def test_sizes_by_hand() -> None:
     ],
 )
 def test_what_a_run_takes_at_most(saves: int, keep: int, has_best: bool, total: int) -> None:
-    assert most_bytes(Sizes(weights=30, checkpoint=100), saves=saves, keep=keep, has_best=has_best) == total
+    assert bytes_to_come(Sizes(weights=30, checkpoint=100), saves=saves, keep=keep, has_best=has_best) == total
+
+
+@pytest.mark.parametrize(
+    ("kept", "saves", "keep", "more"),
+    [
+        (Kept(2, has_best=True), 5, 2, 100),  # the next one, and then the oldest goes
+        (Kept(1, has_best=True), 5, 2, 200),
+        (Kept(1, has_best=False), 5, 2, 200 + 30),
+        (Kept(1, has_best=True), 1, 2, 100 + 30),  # then the final weights
+        (Kept(3, has_best=True), 5, 1, 100),  # three are there until the next one is whole
+        (Kept(2, has_best=True), 0, 2, 30),  # nothing is left but the final weights
+        (Kept(2, has_best=True, unfinished=90), 5, 2, 10),
+    ],
+)
+def test_what_a_run_that_goes_on_takes_beyond_what_is_kept(kept: Kept, saves: int, keep: int, more: int) -> None:
+    assert bytes_to_come(Sizes(weights=30, checkpoint=100), kept, saves=saves, keep=keep, has_best=True) == more
 
 
 def test_how_often_a_run_saves() -> None:
-    def saves(**sections: dict[str, object]) -> int:
+    def saves(*, done: int = 0, **sections: dict[str, object]) -> int:
         settings = settings_with(**sections)
-        return count_saves(settings, build_arguments(settings), steps_an_epoch=10)
+        return count_saves(settings, build_arguments(settings), steps_an_epoch=10, done=done)
 
     assert saves(train={"epochs": 2.5}) == 3, "at the end of each epoch"
     assert saves(train={"epochs": 2.5}, run={"dir": "runs/x", "save_every": 4}) == 7, "every fourth of 25, and the last"
     assert saves(train={"max_steps": 8}, evaluate={"every": 4}) == 2
+    ten = {"train": {"max_steps": 10}, "evaluate": {"every": 4}}
+    assert [saves(done=done, **ten) for done in (0, 3, 4, 8, 9, 10)] == [3, 3, 2, 1, 1, 0]
 
 
 @pytest.mark.parametrize("tune", [{}, {"freeze": ["vision"]}, {"method": "lora"}], ids=["full", "frozen", "lora"])
@@ -115,13 +134,20 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 SAVED = {"train": {"max_steps": 6}, "run": {"save_every": 2, "log_every": 1}}  # three times 6.2 MB, two of them kept
 
 
-def test_what_was_kept_makes_room_and_what_is_damaged_stays(tmp_path: Path) -> None:
-    for name in ("checkpoints/4", "checkpoints/8.damaged", "best", "final"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "weights").write_bytes(bytes(1000))
-    assert bytes_taken(tmp_path) == 2000, "a folder without its state is no checkpoint"
-    (tmp_path / "checkpoints" / "4" / "trainer_state.json").write_bytes(bytes(30))
-    assert bytes_taken(tmp_path) == 3030
+def test_what_is_kept_and_what_will_be_swept_away(tmp_path: Path) -> None:
+    for name in ("4", "8", "8.damaged", "checkpoint-12", "4-former.partial", "16-former.partial", "20.partial"):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(bytes(1000))
+        if name in ("4", "8"):
+            (folder / "trainer_state.json").write_text(json.dumps({"global_step": int(name)}), encoding="utf-8")
+    (tmp_path / "final.partial").mkdir()
+    assert find_kept(tmp_path) == Kept(2, has_best=False, unfinished=3000), "16 gets its name back"
+    (tmp_path / "best").mkdir()
+    passed_over = find_kept(tmp_path, tmp_path / "checkpoints" / "4")
+    assert passed_over == Kept(1, has_best=True, unfinished=3000), "8 is damaged, and stays"
+    sweep_partial(tmp_path)
+    assert find_kept(tmp_path).unfinished == 0 and find_kept(tmp_path / "none") == Kept()
 
 
 def test_too_small_a_disk_is_told_before_the_start(
@@ -143,7 +169,7 @@ def test_a_disk_without_any_room_is_told_with_its_path_and_nothing_is_left(
     disk = small_disk(1_000_000)
     with pytest.raises(OSError), (disk / "others").open("wb") as filler:
         filler.write(bytes(2_000_000))
-    told = r"disk/run: 8\.2 MB are needed, and 0\.0 kB are free on its disk \(a checkpoint has 6\.2 MB"
+    told = r"disk/run: at least 8\.2 MB are needed, and 0\.0 kB are free on its disk \(a checkpoint has 6\.2 MB"
     with pytest.raises(gl.SettingsError, match=told):
         gl.train(recipe(), f"run.dir={disk / 'run'}")
     assert [path.name for path in disk.rglob("*")] == ["others"]

@@ -133,9 +133,25 @@ def test_lora_from_lora_goes_on_with_the_adapter(recipe: Recipe, tiny_model_fold
 
 def test_lora_from_lora_wants_the_same_adapter(recipe: Recipe) -> None:
     first = gl.train(recipe("first", tune=LORA, train={"max_steps": 1}))
-    other = {"method": "lora", "lora": {"rank": 8, "alpha": 8, "dropout": 0.1}}
-    with pytest.raises(gl.SettingsError, match=r"rank=4, not 8; tune\.lora\.dropout=0.*, not 0\.1; set the recipe so"):
+    other = {"method": "lora", "lora": {"rank": 8, "alpha": 9, "dropout": 0.1}}
+    with pytest.raises(gl.SettingsError, match=r"rank=4, not 8; tune\.lora\.alpha=8\.0, not 9\.0; set the recipe so"):
         gl.train(recipe("second", model={"name": str(first)}, tune=other))
+
+
+@pytest.mark.parametrize(("before", "dropout"), [(0, 0.5), (0.5, 0)])
+def test_lora_from_lora_goes_on_with_the_recipes_dropout(recipe: Recipe, before: float, dropout: float) -> None:
+    def lora(dropout: float) -> dict[str, Any]:
+        return {"method": "lora", "lora": {"rank": 4, "alpha": 8, "dropout": dropout}}
+
+    train = {"max_steps": 2, "learning_rate": 1e-3}
+    first = gl.train(recipe("first", tune=lora(before), train=train))
+    goes_on, as_before = (
+        gl.train(recipe(name, model={"name": str(first)}, tune=lora(each), train=train))
+        for name, each in (("on", dropout), ("as", before))
+    )
+    assert changed_weights(goes_on / "final", as_before / "final"), "it is trained with"
+    told = json.loads((goes_on / "final" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert told["lora_dropout"] == dropout
 
 
 def test_full_from_lora_starts_with_the_product_merged_in(recipe: Recipe, tiny_model_folder: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -206,7 +207,7 @@ def load_processor(checkpoint: Checkpoint) -> Processor:
         folder = _find_base(checkpoint.base, folder).folder
     try:
         images = Qwen2VLImageProcessorPil.from_pretrained(folder)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ContractError(f"{folder}: its processor cannot be loaded: {_first_line(error)}") from error
     template = _read_json(folder / "chat_template.json")  # where older checkpoints keep the processor's template
@@ -302,14 +303,18 @@ def _load_adapter(
     return model  # type: ignore[return-value]
 
 
-def load_architecture(folder: Path) -> PreTrainedModel:
-    """The model that a folder's config.json describes, on the meta device: names and shapes, no memory."""
+def read_config(folder: Path) -> PretrainedConfig:
+    """What a folder's config.json describes. ContractError where that is no model, or needs code of its own."""
     _refuse_foreign_code(folder)
-    return build_bare(AutoConfig.from_pretrained(folder))
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        told = " ".join(str(error).strip().partition("\n\n")[0].split())
+        raise ContractError(f"{folder / 'config.json'} describes no model: {told}") from error
 
 
 def build_bare(config: PretrainedConfig, *, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """A configuration's model on the meta device, in float32 unless a type is given."""
+    """A configuration's model on the meta device: names and shapes, no memory; in float32 unless a type is given."""
     with torch.device("meta"), _unspread():
         return AutoModelForImageTextToText.from_config(config, dtype=dtype or torch.float32)
 

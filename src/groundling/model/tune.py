@@ -90,6 +90,16 @@ def add_adapter(
     return tuned  # type: ignore[return-value]
 
 
+def set_dropout(model: PreTrainedModel, dropout: float) -> None:
+    """Train a model's adapters with this dropout from here on, whatever they had before."""
+    from peft.tuners.lora import LoraLayer
+
+    model.peft_config["default"].lora_dropout = dropout  # type: ignore[index]
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout["default"] = torch.nn.Dropout(dropout) if dropout else torch.nn.Identity()
+
+
 def count_trained(model: torch.nn.Module) -> dict[str, int]:
     """Numbers trained in each part, and `all` of the model's."""
     trained: dict[str, int] = dict.fromkeys(PARTS, 0)

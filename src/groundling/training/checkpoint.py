@@ -98,11 +98,11 @@ def is_at_end(checkpoint: Path, settings: Settings) -> bool:
     """
     if owes_evaluation(checkpoint, settings):
         return False
-    state = _read_state(checkpoint)
+    state, patience = _read_state(checkpoint), settings.evaluate.patience
+    if state["global_step"] >= _steps_known(checkpoint, settings, state):
+        return True
     waited = evaluations_since_best(state["log_history"], settings.evaluate.metric)
-    patience = settings.evaluate.patience
-    is_done = state["global_step"] >= _steps_known(checkpoint, settings, state)
-    return is_done or (patience is not None and waited >= patience)
+    return patience is not None and waited >= patience and not is_foreign(checkpoint, settings.run.dir)
 
 
 def owes_evaluation(checkpoint: Path, settings: Settings) -> bool:
@@ -141,6 +141,11 @@ def evaluations_since_best(log_history: list[dict[str, Any]], metric: str) -> in
 def names_checkpoint(settings: Settings) -> bool:
     """Whether the recipe itself says which checkpoint to go on from; by it another recipe may, too."""
     return settings.run.resume not in ("auto", "never")
+
+
+def is_foreign(checkpoint: Path, run: Path) -> bool:
+    """Whether another run wrote it: the one that begins with it has scores, and best weights, of its own."""
+    return checkpoint.resolve().parent != (run / "checkpoints").resolve()
 
 
 def _is_named(checkpoint: Path, settings: Settings) -> bool:
@@ -435,20 +440,34 @@ def drop_old_checkpoints(run: Path, *, keep: int) -> None:
 def sweep_partial(run: Path) -> None:
     """Remove what a killed run was still writing, or removing."""
     for former in [*run.glob(f"*{_FORMER}"), *run.glob(f"checkpoints/*{_FORMER}")]:
-        own = former.with_name(former.name.removesuffix(_FORMER))
-        if not own.exists():
-            former.rename(own)
-    left = [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}"), *run.glob("checkpoints/checkpoint-*")]
-    for path in left:
+        if not _own(former).exists():
+            former.rename(_own(former))
+    for path in list_unfinished(run):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def list_unfinished(run: Path) -> list[Path]:
+    """What a killed run was still writing, or removing, and what stands in its place is there."""
+    left = [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}"), *run.glob("checkpoints/checkpoint-*")]
+    return [path for path in left if not path.name.endswith(_FORMER) or _own(path).exists()]
+
+
+def _own(former: Path) -> Path:
+    return former.with_name(former.name.removesuffix(_FORMER))
 
 
 def set_damaged_aside(run: Path, resume: Path) -> None:
     """Rename the checkpoints that were passed over for the one that is gone on from, so that nothing counts on them."""
-    for later in list_checkpoints(run):
-        if resume.parent == later.parent and int(later.name) > read_step(resume):
-            names = (later.with_name(f"{later.name}.damaged{number or ''}") for number in count())
-            later.rename(next(name for name in names if not name.exists()))
+    for later in list_passed_over(run, resume):
+        names = (later.with_name(f"{later.name}.damaged{number or ''}") for number in count())
+        later.rename(next(name for name in names if not name.exists()))
+
+
+def list_passed_over(run: Path, resume: Path) -> list[Path]:
+    """The checkpoints of a run that are newer than the one that is gone on from, for they are damaged."""
+    return [
+        path for path in list_checkpoints(run) if path.parent == resume.parent and int(path.name) > read_step(resume)
+    ]
 
 
 def copy_model(checkpoint: Path, folder: Path) -> None:

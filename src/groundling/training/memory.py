@@ -16,16 +16,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from groundling.dialect.family import find_family
-from groundling.errors import ContractError
-from groundling.model.load import build_bare, load_architecture
+from groundling.model.load import build_bare, read_config
 from groundling.model.quantise import BITS_A_WEIGHT
 from groundling.model.tune import LORA_TARGETS, PARTS, Adapter, add_adapter, freeze_parts, part_of, weights_dtype
 from groundling.settings import Launch, Part, Settings
@@ -103,12 +102,8 @@ def read_subject(folder: Path) -> Subject:
 
     ContractError where it describes none, SettingsError where that is of no family.
     """
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        told = " ".join(str(error).strip().partition("\n\n")[0].split())
-        raise ContractError(f"{folder / 'config.json'} describes no model: {told}") from error
-    return Subject(config, lambda: load_architecture(folder), find_family(str(config.model_type)).name)
+    config = read_config(folder)
+    return Subject(config, partial(build_bare, config), find_family(str(config.model_type)).name)
 
 
 def prepare(model: PreTrainedModel, settings: Settings, family: str) -> PreTrainedModel:

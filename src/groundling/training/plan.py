@@ -22,7 +22,7 @@ from groundling.training.memory import Memory, Numbers, count_numbers, estimate_
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import Remedy, find_remedies
 from groundling.training.scripts import start_command
-from groundling.training.space import count_sizes, most_bytes
+from groundling.training.space import bytes_to_come, count_sizes
 from groundling.training.workload import Samples, Workload, measure_samples, plan_rows, worst_row
 
 
@@ -93,7 +93,7 @@ class Plan:
         settings, keep = self.settings, self.settings.run.keep
         sizes = count_sizes(self.numbers, settings, engine=settings.launch.engine or "ddp", has_gpu=True)
         saves = keep + 1 if self.saves is None else self.saves
-        most = most_bytes(sizes, saves=saves, keep=keep, has_best=settings.evaluate.every > 0)
+        most = bytes_to_come(sizes, saves=saves, keep=keep, has_best=settings.evaluate.every > 0)
         return Disk(sizes.checkpoint, keep, most)
 
     def to_json(self) -> dict[str, Any]:

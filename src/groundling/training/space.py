@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from groundling.errors import SettingsError
 from groundling.model.load import find_description
 from groundling.settings import Settings
-from groundling.training.checkpoint import list_checkpoints
+from groundling.training.checkpoint import list_checkpoints, list_passed_over, list_unfinished
 from groundling.training.disk import free_bytes, show_bytes
 from groundling.training.memory import Numbers, count_numbers, read_subject
 
@@ -54,35 +54,72 @@ def count_steps(settings: Settings, *, steps_an_epoch: int) -> int:
     return settings.train.max_steps or math.ceil(settings.train.epochs * steps_an_epoch)
 
 
-def count_saves(settings: Settings, arguments: TrainingArguments, *, steps_an_epoch: int) -> int:
-    """How many checkpoints a whole run writes, kept or not."""
+def count_saves(settings: Settings, arguments: TrainingArguments, *, steps_an_epoch: int, done: int = 0) -> int:
+    """How many checkpoints a run writes, kept or not, after so many steps are done."""
     steps = count_steps(settings, steps_an_epoch=steps_an_epoch)
-    between = arguments.save_steps if arguments.save_strategy == "steps" else steps_an_epoch
-    return math.ceil(steps / between)
+    between = int(arguments.save_steps) if arguments.save_strategy == "steps" else steps_an_epoch
+    return math.ceil(steps / between) - done // between if done < steps else 0
 
 
-def most_bytes(sizes: Sizes, *, saves: int, keep: int, has_best: bool) -> int:
-    """What lies in the run folder when it holds most: while a checkpoint or the final weights are written."""
-    best = sizes.weights * has_best
-    saving = min(keep + 1, saves) * sizes.checkpoint + best
-    ending = min(keep, saves) * sizes.checkpoint + best + sizes.weights
-    return max(saving, ending)
+class Kept(NamedTuple):
+    """What a run folder holds already."""
+
+    checkpoints: int = 0  # that are whole
+    has_best: bool = False
+    unfinished: int = 0  # bytes of what the next start sweeps away
 
 
-def refuse_small_disk(settings: Settings, sizes: Sizes, *, saves: int) -> None:
-    """SettingsError where the disk has less room than the run will take, beyond what it has taken already."""
-    run, keep, has_best = settings.run.dir, settings.run.keep, settings.evaluate.every > 0
-    wanted = most_bytes(sizes, saves=saves, keep=keep, has_best=has_best)
-    needed, free = wanted - bytes_taken(run), free_bytes(run)
+def find_kept(run: Path, resume: Path | None = None) -> Kept:
+    """What is kept of a run that goes on from `resume`; what of it is damaged is passed over, and never removed."""
+    passed_over = [] if resume is None else list_passed_over(run, resume)
+    unfinished = [file for path in list_unfinished(run) for file in (path, *path.rglob("*"))]
+    return Kept(len(list_checkpoints(run)) - len(passed_over), (run / "best").is_dir(), sum(map(_bytes_of, unfinished)))
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except FileNotFoundError:  # another run has the folder, which is told when the lock is taken
+        return 0
+
+
+def bytes_to_come(sizes: Sizes, kept: Kept | None = None, *, saves: int, keep: int, has_best: bool) -> int:
+    """The most by which a run folder grows: while a checkpoint, or the final weights, are written beside what is kept.
+
+    The oldest ones go once the next one is whole, the former best and final weights likewise.
+    """
+    kept = kept or Kept()
+    most = left = kept.checkpoints
+    if saves:
+        most, left = max(left, min(left + saves - 1, keep)) + 1, min(left + saves, keep)
+    saving, ending = ((count - kept.checkpoints) * sizes.checkpoint for count in (most, left))
+    best = sizes.weights if has_best and not kept.has_best else 0
+    return max(saving, ending + sizes.weights) + best - kept.unfinished
+
+
+def refuse_full_disk(settings: Settings, sizes: Sizes) -> None:
+    """SettingsError where there is not even room for the least that a run takes, before its steps are known."""
+    kept = find_kept(settings.run.dir)
+    least = bytes_to_come(sizes, kept, saves=0 if kept.checkpoints else 1, keep=1, has_best=False)
+    _refuse_less_than(least, settings, sizes, "at least ", "")
+
+
+def refuse_small_disk(settings: Settings, sizes: Sizes, resume: Path | None, *, saves: int) -> None:
+    """SettingsError where the disk has less room than a run, with so many saves to come, will take."""
+    kept, keep = find_kept(settings.run.dir, resume), settings.run.keep
+    needed, with_one = (
+        bytes_to_come(sizes, kept, saves=saves, keep=number, has_best=settings.evaluate.every > 0)
+        for number in (keep, 1)
+    )
+    helps = with_one <= free_bytes(settings.run.dir)
+    _refuse_less_than(needed, settings, sizes, "", "lower run.keep, " if helps else "")
+
+
+def _refuse_less_than(needed: int, settings: Settings, sizes: Sizes, at_least: str, lower: str) -> None:
+    run, free = settings.run.dir, free_bytes(settings.run.dir)
     if needed > free:
         raise SettingsError(
-            f"{run}: {show_bytes(needed)} are needed, and {show_bytes(free)} are free on its disk (a checkpoint has "
-            f"{show_bytes(sizes.checkpoint)}, the weights alone {show_bytes(sizes.weights)}, and run.keep is {keep}); "
-            "make room, lower run.keep, or choose a run.dir on another disk"
+            f"{run}: {at_least}{show_bytes(needed)} are needed, and {show_bytes(free)} are free on its disk (a "
+            f"checkpoint has {show_bytes(sizes.checkpoint)}, the weights alone {show_bytes(sizes.weights)}, and "
+            f"run.keep is {settings.run.keep}); make room, {lower}or choose a run.dir on another disk"
         )
-
-
-def bytes_taken(run: Path) -> int:
-    """Bytes of what the run has kept so far, in whose place later things come; what is damaged is never removed."""
-    kept = [*list_checkpoints(run), run / "best", run / "final"]
-    return sum(file.stat().st_size for folder in kept for file in folder.rglob("*") if file.is_file())

@@ -40,7 +40,7 @@ from groundling.training.reports import measure_base, measure_run, refuse_imposs
 from groundling.training.run_folder import copy_last, keep_final, start_run_folder
 from groundling.training.secrets import refuse_secrets
 from groundling.training.shown import show_sample
-from groundling.training.space import Sizes, count_saves, find_sizes, refuse_small_disk
+from groundling.training.space import Sizes, count_saves, find_sizes, refuse_full_disk, refuse_small_disk
 from groundling.training.stop import StopRequest, stopped
 from groundling.training.trackers import build_trackers, refuse_missing_trackers
 from groundling.training.trainer import GroundingTrainer
@@ -67,7 +67,7 @@ def train_by(settings: Settings) -> Path:
     refuse_impossible_measures(settings)
     folder, stop = settings.run.dir, StopRequest()
     sizes = find_sizes(settings, engine=asked_engine(arguments), has_gpu=torch.cuda.is_available())
-    from_main_process(lambda: refuse_small_disk(settings, sizes, saves=1))  # before even the lock finds no room
+    from_main_process(lambda: refuse_full_disk(settings, sizes))  # before the lock finds no room
     held = hold_folder(folder, "run.dir", telling=partial(telling_full_disk, folder))
     with held, stop.listen(signal.SIGTERM), telling_full_disk(folder):
         return train_alone(settings, arguments, sizes, stop)
@@ -82,9 +82,9 @@ def train_alone(settings: Settings, arguments: TrainingArguments, sizes: Sizes, 
     refuse_other_data(resume, ready.processor.contract, records.findings)
     refuse_no_step(resume, settings, ready.sampler)
     is_over = resume is not None and is_at_end(resume, settings)
-    if not is_over:
-        saves = count_saves(settings, arguments, steps_an_epoch=ready.sampler.steps)
-        from_main_process(lambda: refuse_small_disk(settings, sizes, saves=saves))
+    done = 0 if resume is None else read_step(resume)
+    saves = 0 if is_over else count_saves(settings, arguments, steps_an_epoch=ready.sampler.steps, done=done)
+    from_main_process(lambda: refuse_small_disk(settings, sizes, resume, saves=saves))
     sample = choose_sample(records.test, settings.evaluate.sample, seed=settings.train.seed)
     if settings.evaluate.every:
         refuse_unmeasurable(sample, settings.evaluate.metric)

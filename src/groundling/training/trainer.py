@@ -41,6 +41,7 @@ from groundling.training.checkpoint import (
     drop_old_checkpoints,
     evaluations_since_best,
     explain_unreadable,
+    is_foreign,
     partial_name,
 )
 from groundling.training.exhaustion import explain_asking, explain_exhaustion
@@ -90,6 +91,8 @@ class GroundingTrainer(Trainer):
         self.stopping = StopsAfterStep(self.news)
         self.add_callback(_SparesFrozenParts())
         self.add_callback(_KeepsTheRecipesPace())
+        if loaded_from is not None and is_foreign(loaded_from, settings.run.dir):
+            self.add_callback(_LeavesOtherScores())
         self.add_callback(self.stopping)
         self.saver = Saver(settings.run.dir, is_spread=self.is_deepspeed_enabled or self.is_fsdp_enabled)
         self.sizes = sizes
@@ -235,7 +238,6 @@ class GroundingTrainer(Trainer):
     def _keep_best(self) -> None:
         waited = evaluations_since_best(self.state.log_history, self.settings.evaluate.metric)
         best = self.settings.run.dir / "best"
-        # a run that goes on from another's checkpoint has no best of its own yet
         if from_main_process(lambda: waited == 0 or not best.is_dir()):
             self.save_partial(best)
             self.saver.put_in_place(partial_name(best), best, needed=self.sizes.weights)
@@ -296,3 +298,10 @@ class _KeepsTheRecipesPace(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         state.compute_steps(args, state.max_steps)  # else those of trainer_state.json (transformers 5.17)
+
+
+class _LeavesOtherScores(TrainerCallback):
+    """A run that begins with another's checkpoint has the best weights, and the patience, of its own evaluations."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        state.log_history = [line for line in state.log_history if not any(name.startswith("eval_") for name in line)]

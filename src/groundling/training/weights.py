@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from groundling.errors import SettingsError
 from groundling.model.attention import use_packed_attention
 from groundling.model.load import Checkpoint, find_checkpoint, load_model
-from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts, weights_dtype
+from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts, set_dropout, weights_dtype
 from groundling.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def build_model(base: Checkpoint, settings: Settings, resume: Path | None) -> Pr
         freeze_parts(model, tune.freeze)
     elif has_adapter:
         _refuse_other_adapter(model, adapter, source)
+        set_dropout(model, adapter.dropout)
     else:
         torch.manual_seed(settings.train.seed)
         name, revision = _lasting_name(base), settings.model.revision
@@ -68,7 +69,6 @@ def _refuse_other_adapter(model: PreTrainedModel, wanted: Adapter, source: Check
     pairs = {
         "rank": (found.r, wanted.rank),
         "alpha": (found.lora_alpha, wanted.alpha),
-        "dropout": (found.lora_dropout, wanted.dropout),
     }
     wrong = [f"tune.lora.{name}={has}, not {wants}" for name, (has, wants) in pairs.items() if has != wants]
     if wrong:
