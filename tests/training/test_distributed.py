@@ -227,6 +227,8 @@ def check_like_one(folder: Path, run_dir: Path) -> None:
     assert answers[0] == answers[1] and any("bbox_2d" in text for text in answers[0])
     for weights in ("best", "final"):
         gl.load(str(run_dir / weights))
+        kept = read_weights(run_dir / weights)
+        assert kept.keys() == read_weights(folder / "one" / weights).keys(), "one that is shared is kept once"
     assert (run_dir / "samples" / "first-batch.jpg").exists()
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawn import Recipe, at_step, changed_weights
@@ -89,7 +90,7 @@ def test_how_often_a_run_saves() -> None:
     assert saves(train={"epochs": 2.5}) == 3, "at the end of each epoch"
     assert saves(train={"epochs": 2.5}, run={"dir": "runs/x", "save_every": 4}) == 7, "every fourth of 25, and the last"
     assert saves(train={"max_steps": 8}, evaluate={"every": 4}) == 2
-    ten = {"train": {"max_steps": 10}, "evaluate": {"every": 4}}
+    ten: dict[str, Any] = {"train": {"max_steps": 10}, "evaluate": {"every": 4}}
     assert [saves(done=done, **ten) for done in (0, 3, 4, 8, 9, 10)] == [3, 3, 2, 1, 1, 0]
 
 

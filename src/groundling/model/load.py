@@ -267,6 +267,9 @@ def _load_whole(folder: Path, dtype: torch.dtype, in_4_bits: bool) -> PreTrained
         shown = "; ".join(f"{kind}: {', '.join(keys[:5])} ({len(keys)})" for kind, keys in wrong.items())
         raise ContractError(f"the weights in {folder} are not those of its config.json: {shown}")
     model.generation_config = _greedy(model.generation_config)
+    if conversions := getattr(model, "_weight_conversions", None):
+        # weights are saved by them: under ZeRO-3 transformers 5.17 keeps those too that renamed nothing
+        model._weight_conversions = [each for each in conversions if each.was_used()]
     return model
 
 

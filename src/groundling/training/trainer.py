@@ -263,7 +263,10 @@ class GroundingTrainer(Trainer):
         if self.args.should_save:
             assert output_dir is not None
             model: Any = self.accelerator.unwrap_model(self.model)
-            weights = state_dict or dict(model.named_parameters())
+            weights = dict(model.named_parameters())
+            if state_dict is not None:  # one that was gathered has shared weights by each of their names
+                others = {name for name, _ in model.named_parameters(remove_duplicate=False)} - weights.keys()
+                weights = state_dict = {name: each for name, each in state_dict.items() if name not in others}
             refuse_not_finite(weights, self.settings.run.dir, step=self.state.global_step)
             # PEFT would ask the hub about the base's embeddings, which no adapter of ours changes
             options: dict[str, Any] = {"save_embedding_layers": False} if self.settings.tune.has_adapters else {}
