@@ -53,16 +53,16 @@ def refused(settings: Settings) -> str:
     ],
 )
 def test_what_a_variable_hides_is_no_setting(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    settings = settings_of(trainer={"hub_model_id": f"me-{SECRET}"})
+    settings = settings_of(trainer={"project": f"me-{SECRET}"})
     refuse_secrets(settings)
     monkeypatch.setenv(variable, SECRET)
     told = refused(settings)
-    assert f"trainer.hub_model_id holds the value of {variable}," in told and SECRET not in told
+    assert f"trainer.project holds the value of {variable}," in told and SECRET not in told
 
 
 def test_a_key_may_look_like_a_path_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"/{SECRET}")
-    assert "holds the value of AWS_SECRET_ACCESS_KEY," in refused(settings_of(trainer={"hub_model_id": f"me/{SECRET}"}))
+    assert "holds the value of AWS_SECRET_ACCESS_KEY," in refused(settings_of(trainer={"project": f"me/{SECRET}"}))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "/" * 9999)  # longer than any path
     refuse_secrets(settings_of())
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", str(tmp_path))
@@ -97,7 +97,7 @@ def test_what_was_drawn_by_lot_and_is_named_so(name: str) -> None:
     ],
 )
 def test_the_well_known_forms(secret: str) -> None:
-    for values in ({"hub_model_id": f"me/{secret}"}, {"lr_scheduler_kwargs": {secret: 1}}):
+    for values in ({"project": f"me/{secret}"}, {"lr_scheduler_kwargs": {secret: 1}}):
         told = refused(settings_of(trainer=values))
         assert "holds a secret," in told and secret not in told
 
