@@ -57,7 +57,7 @@ def test_a_recipe_is_no_place_for_secrets(recipe: Recipe) -> None:
 @pytest.mark.parametrize(
     ("sections", "told"),
     [
-        ({"trainer": {"project": SECRETS["HF_TOKEN"]}}, "trainer.hub_model_id holds the value of HF_TOKEN"),
+        ({"trainer": {"project": SECRETS["HF_TOKEN"]}}, "trainer.project holds the value of HF_TOKEN"),
         ({"trainer": {"deepspeed": {"comet": {"api_key": "x"}}}}, "trainer.deepspeed.comet.api_key holds a secret"),
         ({"model": {"name": "https://me:word@hub/model"}}, "model.name holds a secret"),
         ({"model": {"name": f"hf_{'a1B2' * 8}"}}, "model.name holds a secret"),
