@@ -111,7 +111,7 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
             "evaluate both models on one record file"
         )
     otherwise = _find_otherwise(before, after) | _find_relabelled(pairs)
-    pairs = [_hold_against_one_truth(pair) for pair in pairs]
+    pairs = _hold_against_one_truth(pairs)
     asked, answered = [pair.before for pair in pairs], [pair.after for pair in pairs]
     old, new = mark(asked), mark(answered)
     rules = _find_rules(before, after)
@@ -203,13 +203,22 @@ def _tell_apart(target: Target) -> tuple[Sequence[float], str]:
     return target.numbers, target.label or ""
 
 
-def _hold_against_one_truth(pair: Pair) -> Pair:
+def _hold_against_one_truth(pairs: Sequence[Pair]) -> list[Pair]:
     """Both with the targets of the report that names more of them, the first where both do: AP is of classes.
 
-    Reports of an older groundling hold no labels, and records may have been labelled anew.
+    Reports of an older groundling hold no labels, and records may have been labelled anew. No pair takes the other
+    report's labels, for one class may have a name in each.
     """
-    targets = max((one.record.targets for one in pair), key=lambda targets: sum(bool(each.label) for each in targets))
-    return Pair(*(replace(one, record=replace(one.record, targets=targets)) for one in pair))
+    old, new = zip(*pairs, strict=True)
+    truths = [one.record.targets for one in (new if _count_named(new) > _count_named(old) else old)]
+    return [
+        Pair(*(replace(one, record=replace(one.record, targets=targets)) for one in pair))
+        for pair, targets in zip(pairs, truths, strict=True)
+    ]
+
+
+def _count_named(predictions: Sequence[Prediction]) -> int:
+    return sum(bool(target.label) for one in predictions for target in one.record.targets)
 
 
 def _warning(before: Report, after: Report, paired: int) -> str | None:
