@@ -213,6 +213,26 @@ def test_both_are_held_against_one_truth():
     assert compare(make(None, None), known).made_otherwise is None, "what one does not tell"
 
 
+def test_classes_are_in_the_words_of_one_report():
+    """Both label some of the boxes, in words of their own: the second one more, so that all is counted in its words."""
+
+    def make(word: str, named: range) -> Report:
+        found = [ask_for(number, "cup", "cup") for number in range(20)]
+        for number in range(20):
+            targets = (Target(box=BOX, label=word if number in named else None),)
+            found[number] = replace(found[number], record=replace(found[number].record, targets=targets))
+        return build_report(found, contract={}, versions={})
+
+    cats, kitties = make("cat", range(8)), make("kitty", range(6, 15))
+    for old, new in ((cats, kitties), (kitties, cats)):
+        found = compare(old, new)
+        labels = {target.label for pair in found.pairs for one in pair for target in one.record.targets}
+        assert labels == {"kitty", None}
+        assert [(group.name, group.questions) for group in found.by_class.groups] == [("kitty", 9)]
+    equal = compare(make("cat", range(9)), kitties)
+    assert [group.name for group in equal.by_class.groups] == ["cat"], "the first report's, where both name as many"
+
+
 def test_many_labels_that_differ_are_told_by_a_few():
     found = [ask_for(number, "cup", "cup") for number in range(9)]
 

@@ -116,6 +116,67 @@ def test_classes_in_one_question_count_by_their_own_boxes():
     assert (pan.name, pan.questions, pan.change.before, pan.change.after) == ("pan", 20, 20 / 30, 0)
 
 
+def point(number: int, targets: Sequence[Target], *places: tuple[float, float]) -> Prediction:
+    """A question about a picture of its own, answered with points."""
+    answer = Answer(Boxes([], PHOTO), Points(places, PHOTO), [None] * len(places), "", None, PHOTO)
+    return Prediction(Record("all", Path(f"{number}.jpg"), tuple(targets), id=str(number)), answer, PHOTO)
+
+
+IN_CUP, IN_PAN, NOWHERE = (20.0, 20.0), (60.0, 70.0), (95.0, 95.0)
+
+
+@pytest.mark.parametrize("protocol", [None, "pointing", "screenspot"])
+def test_points_at_one_target_count_by_point_hit(protocol: str | None):
+    """Cups, 0.04 of the picture, are pointed at afterwards only, pans of 0.12 before, too; a second point is no hit."""
+    cup, pan = (Target(box=CUP, label="cup"),), (Target(box=PAN, label="pan"),)
+    before = [point(2 * row, cup, NOWHERE, IN_CUP) for row in range(8)]
+    after = [point(2 * row, cup, IN_CUP) for row in range(8)]
+    pans = [*(point(2 * row + 1, pan, IN_PAN) for row in range(8)), point(99, (), NOWHERE)]
+
+    found = compare(
+        *(build_report([*each, *pans], contract={}, versions={}, protocol=protocol) for each in (before, after))
+    )
+
+    assert found.headline == ("point_hit" if protocol == "screenspot" else "point_f1")
+    assert found.verdict.startswith(f"better: {found.headline} +") and "but" not in found.verdict
+    for groups, names in ((found.by_size, ("medium", "large")), (found.by_class, ("cup", "pan"))):
+        assert groups.metric == "point_hit"
+        told = [(group.name, group.questions, *group.change[:2]) for group in groups.groups]
+        assert told == [(names[0], 8, 0, 1), (names[1], 8, 1, 1)]
+
+
+def test_points_at_several_targets_count_by_the_share_of_each_size_and_class():
+    """One of two cups and the pan before, both cups and no pan after; one cup is a point, with a class and no size."""
+    cup, pan = Target(box=CUP, label="cup"), Target(box=PAN, label="pan")
+    other = Target(box=(10, 60, 30, 80), label="Cup")
+    asked = [other, pan, cup]
+    before = [point(row, asked, IN_CUP, IN_PAN) for row in range(9)]
+    after = [point(row, asked, (20, 70), IN_CUP) for row in range(9)]
+    far = [point(9, [Target(point=(90, 10), label="cup")], NOWHERE), point(10, [], NOWHERE)]
+
+    found = compare(*(build_report([*each, *far], contract={}, versions={}) for each in (before, after)))
+
+    assert (found.headline, found.by_size.metric, found.by_class.metric) == ("point_f1", "point_recall", "point_recall")
+    sizes, classes = (
+        {group.name: (group.questions, *group.change[:2]) for group in groups.groups}
+        for groups in (found.by_size, found.by_class)
+    )
+    assert sizes == {"medium": (9, 0.5, 1), "large": (9, 1, 0)}
+    assert classes == {"cup": (10, pytest.approx(4.5 / 10), 9 / 10), "pan": (9, 1, 0)}
+
+
+def test_points_count_by_boxes_where_a_protocol_or_another_answer_is_of_boxes():
+    asked = [Target(box=CUP, label="cup")]
+    before, after = ([point(row, asked, place) for row in range(8)] for place in (NOWHERE, IN_CUP))
+    box = Answer(Boxes([CUP], PHOTO), Points([], PHOTO), [None], "", None, PHOTO)
+    mixed = [replace(before[0], answer=box), *before[1:]]
+    for old, protocol in ((before, "refcoco"), (mixed, None)):
+        reports = [build_report(each, contract={}, versions={}, protocol=protocol) for each in (old, after)]
+        found = compare(*reports)
+        assert (found.headline, found.by_size.metric, found.by_class.metric) == ("acc@0.5",) * 3
+        assert found.verdict.endswith("; but point_f1 +1.00" if protocol else "; but point_f1 +0.88")
+
+
 def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: Path):
     labels = [f"class {number:02}" for number in range(MOST_CLASSES + 3)]
     rows = [(label, 20.0, True) for number, label in enumerate(labels) for _ in range(6 + (number % 2))]

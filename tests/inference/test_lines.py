@@ -79,10 +79,12 @@ def test_an_answer_that_would_go_on_without_room_ends_and_says_so(
 ):
     """A thing that is begun in time is whole, its label ends where the model ended it, and none begins afterwards.
 
-    What the model likes second are digits and another word, which would go on with the number and the label.
+    What the model likes second are digits, another word, and a label's key, which would go on with the number, the
+    label, and the thing.
     """
     vocabulary, size = tiny_processor.vocabulary, len(tiny_processor.tokenizer)
     frame = frame_of(form)
+    second = [*vocabulary.digits, *vocabulary.spell("red"), vocabulary.spell('], "label":')[0]]
 
     def say(things: int, most: int) -> ForcedLine:
         items = [Item((10 + place, 20, 300, 40), label) for place in range(things)]
@@ -90,7 +92,7 @@ def test_an_answer_that_would_go_on_without_room_ends_and_says_so(
         line = begin(tiny_processor, form, most=most)
         while line.choices is not None:
             logits = torch.zeros(1, size)
-            logits[0, [*vocabulary.digits, *vocabulary.spell("red")]] = 5
+            logits[0, second] = 5
             logits[0, learned[len(line.tokens)]] = 9
             (chosen,) = choose(logits, [line], vocabulary)
             assert (chosen.chance is None) == (chosen.token != learned[len(line.tokens)])

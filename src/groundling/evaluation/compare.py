@@ -24,7 +24,7 @@ from groundling.page.page import show_change, show_p
 
 HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
 """The first that was measured gives the verdict, a protocol's own before them: accuracy where it is of all boxes, F1
-where there are boxes to find, and that of points where there are any."""
+where there are boxes to find, neither where both answer with points alone, and F1 of points where there are any."""
 
 _LABELS = 5  # that two reports have otherwise are named
 
@@ -104,14 +104,9 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
     Questions pair by id, wording and true places, so that line numbers of two files are not taken for one another.
     RecordError where no question pairs; where only some do, the rest are counted and a warning says so.
     """
-    pairs = _pair(before.predictions, after.predictions)
-    if not pairs:
-        raise RecordError(
-            f"the two reports share no question: records {_short(before)} (first) and {_short(after)} (second); "
-            "evaluate both models on one record file"
-        )
+    pairs = _pair(before, after)
     otherwise = _find_otherwise(before, after) | _find_relabelled(pairs)
-    pairs = [_hold_against_one_truth(pair) for pair in pairs]
+    pairs = _hold_against_one_truth(pairs)
     asked, answered = [pair.before for pair in pairs], [pair.after for pair in pairs]
     old, new = mark(asked), mark(answered)
     rules = _find_rules(before, after)
@@ -119,12 +114,14 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
     detection = compare_detection(asked, answered, seed=seed, draws=draws, **ranked)
     metrics = dict(zip(METRICS, changes(old, new, seed=seed, draws=draws), strict=True)) | detection.changes
     headlines = [name for name in _order_headlines(pairs, rules) if not math.isnan(metrics[name].difference)]
+    headline = headlines[0] if headlines else None
+    of_points = headline is not None and headline.startswith("point_")
     return Comparison(
         metrics=metrics,
-        headline=headlines[0] if headlines else None,
+        headline=headline,
         scored=detection.scored,
-        by_size=change_by_size(asked, answered, old, new, seed=seed, draws=draws),
-        by_class=change_by_class(asked, answered, old, new, seed=seed, draws=draws),
+        by_size=change_by_size(asked, answered, old, new, of_points=of_points, seed=seed, draws=draws),
+        by_class=change_by_class(asked, answered, old, new, of_points=of_points, seed=seed, draws=draws),
         guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
         no_guard=why_not_compared(before.guard, after.guard),
         otherwise=otherwise,
@@ -151,9 +148,11 @@ def _find_rules(before: Report, after: Report) -> Protocol | None:
 
 def _order_headlines(pairs: Sequence[Pair], rules: Protocol | None) -> list[str]:
     asked = [pair.before for pair in pairs]
+    answers = [one.answer for pair in pairs for one in pair]
+    all_points = any(len(answer.points) for answer in answers) and not any(len(answer.boxes) for answer in answers)
     is_one = {
-        "acc@0.5": have_one_box(asked),
-        "f1@0.5": any(len(one.truth) for one in asked),
+        "acc@0.5": not all_points and have_one_box(asked),
+        "f1@0.5": not all_points and any(len(one.truth) for one in asked),
         "point_f1": "point_f1" in _worth_showing(pairs) and any(one.record.targets for one in asked),
     }
     own = [rules.headline] if rules else []
@@ -171,12 +170,18 @@ def _short(report: Report) -> str:
 # ---- pairing ---------------------------------------------------------------------------------------------------
 
 
-def _pair(before: Sequence[Prediction], after: Sequence[Prediction]) -> list[Pair]:
+def _pair(before: Report, after: Report) -> list[Pair]:
     """Predictions of one and the same question, in the order of `before`; exact repeats pair in order."""
     waiting: defaultdict[tuple[object, ...], list[Prediction]] = defaultdict(list)
-    for prediction in reversed(after):
+    for prediction in reversed(after.predictions):
         waiting[_identity(prediction)].append(prediction)
-    return [Pair(one, waiting[_identity(one)].pop()) for one in before if waiting[_identity(one)]]
+    pairs = [Pair(one, waiting[_identity(one)].pop()) for one in before.predictions if waiting[_identity(one)]]
+    if not pairs:
+        raise RecordError(
+            f"the two reports share no question: records {_short(before)} (first) and {_short(after)} (second); "
+            "evaluate both models on one record file"
+        )
+    return pairs
 
 
 def _identity(prediction: Prediction) -> tuple[object, ...]:
@@ -203,13 +208,22 @@ def _tell_apart(target: Target) -> tuple[Sequence[float], str]:
     return target.numbers, target.label or ""
 
 
-def _hold_against_one_truth(pair: Pair) -> Pair:
+def _hold_against_one_truth(pairs: Sequence[Pair]) -> list[Pair]:
     """Both with the targets of the report that names more of them, the first where both do: AP is of classes.
 
-    Reports of an older groundling hold no labels, and records may have been labelled anew.
+    Reports of an older groundling hold no labels, and records may have been labelled anew. No pair takes the other
+    report's labels, for one class may have a name in each.
     """
-    targets = max((one.record.targets for one in pair), key=lambda targets: sum(bool(each.label) for each in targets))
-    return Pair(*(replace(one, record=replace(one.record, targets=targets)) for one in pair))
+    old, new = zip(*pairs, strict=True)
+    truths = [one.record.targets for one in (new if _count_named(new) > _count_named(old) else old)]
+    return [
+        Pair(*(replace(one, record=replace(one.record, targets=targets)) for one in pair))
+        for pair, targets in zip(pairs, truths, strict=True)
+    ]
+
+
+def _count_named(predictions: Sequence[Prediction]) -> int:
+    return sum(bool(target.label) for one in predictions for target in one.record.targets)
 
 
 def _warning(before: Report, after: Report, paired: int) -> str | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from groundling.evaluation.change import Change, changes, holm
 from groundling.evaluation.classes import ANY, name_class
-from groundling.evaluation.matching import count_pairs, find_partners
+from groundling.evaluation.matching import count_pairs, find_partners, find_pointed
 from groundling.evaluation.metrics import METRICS, SIZES, Marks, Prediction, have_one_box, name_all
 from groundling.geometry.boxes import iou
 
@@ -23,8 +23,9 @@ LEAST_PICTURES = (
     6  # of a class; of five, 2 in 32 ways to swap them always give a difference as large, which is p > 0.05
 )
 
-_OF_ONE = "acc@0.5"  # where each question is for one box: it has its size, and its class
-_BY_SIZE, _BY_CLASS = "recall@0.5", "f1@0.5"  # where some are for several
+_OF_ONE_BOX, _OF_ONE_POINT = "acc@0.5", "point_hit"  # where each question is for one thing, with a size and a class
+_BY_SIZE, _BY_CLASS = "recall@0.5", "f1@0.5"  # where some are for several boxes
+_OF_POINTS = "point_recall"  # where some are for several things to point at: sizes and classes, each by its own targets
 
 
 class Group(NamedTuple):
@@ -51,52 +52,105 @@ class Groups(NamedTuple):
 
 
 def change_by_size(
-    before: Sequence[Prediction], after: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    old: Marks,
+    new: Marks,
+    *,
+    of_points: bool = False,
+    seed: int,
+    draws: int,
 ) -> Groups:
-    """Small, medium and large targets, as far as there are any; `old` and `new` are marks of these predictions."""
-    if have_one_box(before):
-        shares = np.array([one.truth.areas()[0] / one.original.area if one.is_single else np.nan for one in before])
-        members = {name: np.flatnonzero((least <= shares) & (shares < limit)) for name, (least, limit) in SIZES.items()}
-        cut = {name: (_cut(old, at, _OF_ONE), _cut(new, at, _OF_ONE)) for name, at in members.items() if len(at)}
-        return Groups(_OF_ONE, _look_at(cut, seed, draws), {})
-    first, second = _recall(before, old), _recall(after, new)
-    there = {name: (first[name], second[name]) for name in SIZES if len(first[name].possible)}
-    return Groups(_BY_SIZE, _look_at(there, seed, draws), {})
+    """Small, medium and large targets, as far as there are any; `old` and `new` are marks of these predictions.
+
+    `of_points` counts which targets are pointed at, not which boxes are found.
+    """
+    sizes = [_name_sizes(one) for one in before]
+    metric = _find_metric_of_one(before, of_points)
+    if metric:
+        members = {name: np.array([place for place, own in enumerate(sizes) if own == [name]], int) for name in SIZES}
+        cut = {name: (_cut(old, at, metric), _cut(new, at, metric)) for name, at in members.items() if len(at)}
+        return Groups(metric, _look_at(cut, seed, draws), {})
+    recall = _point_recall if of_points else _recall
+    first, second = recall(before, sizes, SIZES), recall(after, sizes, SIZES)
+    own = {name: _pair_columns(first[name], second[name], old) for name in SIZES if first[name].any()}
+    return Groups(_OF_POINTS if of_points else _BY_SIZE, _look_at(own, seed, draws), {})
 
 
-def _recall(predictions: Sequence[Prediction], marks: Marks) -> dict[str, Marks]:
-    """By size, one column of the questions with such targets: how many of these are found, of how many."""
-    limits = np.array(list(SIZES.values()))
-    counts = np.zeros((2, len(SIZES), len(predictions)))  # found, and to be found
+def _find_metric_of_one(predictions: Sequence[Prediction], of_points: bool) -> str | None:
+    """The metric of questions for one thing each; None where some are for several."""
+    if of_points:
+        return _OF_ONE_POINT if all(len(one.record.targets) <= 1 for one in predictions) else None
+    return _OF_ONE_BOX if have_one_box(predictions) else None
+
+
+def _name_sizes(one: Prediction) -> list[str]:
+    """The size of each target; ANY of a point."""
+    shares = iter((one.truth.areas() / one.original.area).tolist())
+    return [ANY if target.box is None else _name_size(next(shares)) for target in one.record.targets]
+
+
+def _name_size(share: float) -> str:
+    return next(name for name, (least, limit) in SIZES.items() if least <= share < limit)
+
+
+def _recall(
+    predictions: Sequence[Prediction], sizes: Sequence[Sequence[str]], shown: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """By size (2, N): how many of its targets each prediction finds, of how many; none where a target is a point."""
+    counts = {name: np.zeros((2, len(predictions))) for name in shown}
     for place, one in enumerate(predictions):
-        shares = one.truth.areas() / one.original.area
-        own = (limits[:, :1] <= shares) & (shares < limits[:, 1:]) & (not one.has_points)
+        if one.has_points:
+            continue
         is_found = find_partners(iou(one.truth, one.answer.boxes), np.array([0.5]))[0]
-        counts[:, :, place] = (own & is_found).sum(axis=1), own.sum(axis=1)
-    return {
-        name: _choose(Marks(earned[:, None], possible[:, None], marks.pictures), np.flatnonzero(possible))
-        for name, earned, possible in zip(SIZES, *counts, strict=True)
-    }
+        for name in {*sizes[place]}:
+            is_own = np.array(sizes[place]) == name
+            counts[name][:, place] = (is_own & is_found).sum(), is_own.sum()
+    return counts
+
+
+def _point_recall(
+    predictions: Sequence[Prediction], names: Sequence[Sequence[str]], shown: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """By size or class (2, N): the share of its targets that each prediction points at, of 1 where there are any."""
+    shares = {name: np.zeros((2, len(predictions))) for name in shown}
+    for place, one in enumerate(predictions):
+        is_found = find_pointed(one.record, one.answer, one.original)
+        for name in shares.keys() & {*names[place]}:
+            shares[name][:, place] = is_found[np.array(names[place]) == name].mean(), 1
+    return shares
 
 
 def change_by_class(
-    before: Sequence[Prediction], after: Sequence[Prediction], old: Marks, new: Marks, *, seed: int, draws: int
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    old: Marks,
+    new: Marks,
+    *,
+    of_points: bool = False,
+    seed: int,
+    draws: int,
 ) -> Groups:
     """The classes that most questions ask for, none of too few pictures to show anything.
 
-    Where questions are for several boxes each class counts by its own: what is to be found and what is answered of it.
+    Where questions are for several boxes each class counts by its own: what is to be found and what is answered of it;
+    where for several things to point at (`of_points`), by what is to be found of it.
     """
-    if have_one_box(before):
-        is_counted = old.applies(_OF_ONE) | new.applies(_OF_ONE)
-        labels = [[name_class(each.label) for each in one.record.targets] for one in before]
-        shown, left_out = _choose_classes(labels, is_counted, old)
-        cut = {label: (_cut(old, at, _OF_ONE), _cut(new, at, _OF_ONE)) for label, at in shown.items()}
-        return Groups(_OF_ONE, _look_at(cut, seed, draws), left_out)
-    is_counted = np.array([not one.has_points for one in before])
-    shown, left_out = _choose_classes([named.true for named in name_all(before)], is_counted, old)
-    first, second = _own_f1(before, shown), _own_f1(after, shown)
+    labels = [[name_class(target.label) for target in one.record.targets] for one in before]
+    metric = _find_metric_of_one(before, of_points)
+    if metric:
+        shown, left_out = _choose_classes(labels, old.applies(metric) | new.applies(metric), old)
+        cut = {label: (_cut(old, at, metric), _cut(new, at, metric)) for label, at in shown.items()}
+        return Groups(metric, _look_at(cut, seed, draws), left_out)
+    if of_points:
+        shown, left_out = _choose_classes(labels, np.ones(len(before), dtype=bool), old)
+        first, second = _point_recall(before, labels, shown), _point_recall(after, labels, shown)
+    else:
+        is_counted = np.array([not one.has_points for one in before])
+        shown, left_out = _choose_classes([named.true for named in name_all(before)], is_counted, old)
+        first, second = _own_f1(before, shown), _own_f1(after, shown)
     own = {label: _pair_columns(first[label], second[label], old) for label in shown}
-    return Groups(_BY_CLASS, _look_at(own, seed, draws), left_out)
+    return Groups(_OF_POINTS if of_points else _BY_CLASS, _look_at(own, seed, draws), left_out)
 
 
 def _choose_classes(

@@ -75,19 +75,27 @@ def answered_places(answer: Answer) -> Points:
 
 
 def match_points(record: Record, answer: Answer, original: Frame) -> Pointed:
-    """Answered places against targets as in Molmo's pointing evaluation (arXiv 2409.17146, its code beside molmo2).
+    """How many targets are pointed at; see `find_pointed`."""
+    hits = int(find_pointed(record, answer, original).sum())
+    return Pointed(len(record.targets), len(answered_places(answer)), hits)
 
-    Places and targets pair one to one with the least sum of distances, to the middle of a box; then a pair is a hit
-    where the place lies in its target: in the box (half-open), or within REACH of the point.
+
+def find_pointed(record: Record, answer: Answer, original: Frame) -> np.ndarray:
+    """(T,) which targets have an answered place of their own.
+
+    As in Molmo's pointing evaluation (arXiv 2409.17146, its code beside molmo2) places and targets pair one to one with
+    the least sum of distances, to the middle of a box; then a pair is a hit where the place lies in its target: in the
+    box (half-open), or within REACH of the point.
     """
     places = answered_places(answer).xy
     targets = [target.numbers for target in record.targets]
+    is_hit = np.zeros(len(targets), dtype=bool)
     if not len(places) or not targets:
-        return Pointed(len(targets), len(places), 0)
+        return is_hit
     middles = [middle_of(numbers) for numbers in targets]
-    pairs = zip(*linear_sum_assignment(cdist(places, middles)), strict=True)
-    hits = sum(lies_in(places[place], targets[target], original) for place, target in pairs)
-    return Pointed(len(targets), len(places), hits)
+    for place, target in zip(*linear_sum_assignment(cdist(places, middles)), strict=True):
+        is_hit[target] = lies_in(places[place], targets[target], original)
+    return is_hit
 
 
 def middle_of(numbers: tuple[float, ...]) -> tuple[float, float]:

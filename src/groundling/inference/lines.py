@@ -134,11 +134,12 @@ class ForcedLine:
         if slot is None or not slot.more or len(self.tokens) < self._most:
             return False
         texts = self._begun(token, slot)
-        others = [(branch, rest) for branch, rest in texts if not _is_more(branch, slot)]
-        if not texts or (self._branches and not others) or token in [rest[0] for _, rest in others]:
+        others = [rest[0] for branch, rest in texts if not 1 <= branch <= slot.more]
+        ends = [(branch, rest) for branch, rest in self._branches if not branch]
+        if not texts or (self._branches and not ends) or token in others:
             return False  # no other thing, one that is begun already, or perhaps one
         self.is_full = True
-        self._branches = others if self._branches else []
+        self._branches = ends
         return True
 
     def write(self, token: int, chance: Chance | None = None) -> list[int]:
@@ -155,10 +156,8 @@ class ForcedLine:
         return written
 
     def _texts(self, slot: Slot) -> list[tuple[int, str]]:
-        """What may follow in the slot, by its branch."""
-        return [
-            (branch, text) for branch, text in enumerate(slot.then) if not (self.is_full and _is_more(branch, slot))
-        ]
+        """What may follow in the slot, by its branch; the end alone where the model has ended the last thing."""
+        return list(enumerate(slot.then[:1] if self.is_full else slot.then))
 
     def _digits(self, slot: Number) -> list[int]:
         if self._written and not self._value:
@@ -233,10 +232,6 @@ class ForcedLine:
             self._slot = self._skeleton.send(filled)
         except StopIteration:
             self._slot = None
-
-
-def _is_more(branch: int, slot: Slot) -> bool:
-    return 1 <= branch <= slot.more
 
 
 def choose(logits: torch.Tensor, lines: Sequence[Line], vocabulary: Vocabulary) -> list[Chosen]:
