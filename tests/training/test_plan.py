@@ -94,6 +94,15 @@ def test_the_engines_spread_what_they_say(tmp_path: Path) -> None:
     assert spread(8, 1, "fsdp2")[:3] == (4 * ALL_3B // 8, 8 * ALL_3B // 8, 4 * ALL_3B // 8)
 
 
+def test_zero_without_bf16_has_weights_as_they_are_loaded(tmp_path: Path) -> None:
+    """In float32, which ZeRO-3 needs no masters beside."""
+    settings = published(tmp_path, "3b", "train.bf16=false")
+    numbers = count_numbers(read_subject(Path(settings.model.name)), settings)
+    second, third = (_static(numbers, on(settings, 8, 1, engine)) for engine in ("zero2", "zero3"))
+    assert second == (4 * ALL_3B, 12 * ALL_3B // 8, 4 * ALL_3B // 8, 4 * 5 * 10**8)
+    assert third == (4 * ALL_3B // 8, 8 * ALL_3B // 8, 4 * ALL_3B // 8, 4 * 10**9 + 2 * 4 * 5 * 10**8)
+
+
 def test_gradients_wait_while_rows_accumulate_and_frozen_parts_have_none(tmp_path: Path) -> None:
     settings = published(tmp_path, "3b", "train.accumulate=2", "tune.freeze=[vision,merger]")
     row = worst_row(settings, max_tokens=640)

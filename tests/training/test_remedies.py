@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from groundling.training.remedies import (
     Case,
     Change,
     Remedy,
+    _change_all,
     _describe_costs,
     _find_fitting,
     apply,
@@ -39,6 +41,22 @@ def model_3b(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sized_records(tmp_path_factory.mktemp("sized") / "r.jsonl", count=300)
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six questions about each of 20 pictures, and one about each of 80."""
+    images = [number // 6 if number < 120 else number for number in range(200)]
+    lines = [
+        {
+            **{"id": str(number), "image": f"images/{image}.jpg", "width": 1024, "height": 640 + 32 * (image % 5)},
+            **{"question": f"sign number {number}", "targets": [{"label": "sign", "box": [10, 20, 130, 45]}]},
+        }
+        for number, image in enumerate(images)
+    ]
+    file = tmp_path_factory.mktemp("mixed") / "r.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return file
 
 
 def case_of(settings: Settings, samples: Samples | None = None, *, has_gpu: bool = True) -> Case:
@@ -103,6 +121,23 @@ def test_rows_by_records_are_cut_into_whole_parts(size: int, parts: int) -> None
         assert train.batch_size * train.accumulate == 3 * size
 
 
+def test_rows_by_records_are_those_that_a_plan_of_the_changed_recipe_has(model_3b: Path, mixed: Path) -> None:
+    """Questions that share a picture stand together: a half of a row has other ones than the first of them."""
+    given = [f"model.name={model_3b}", f"data.train={mixed}", "train.pack_tokens=null", "train.batch_size=16"]
+    settings = load_settings("textvqa-3b", given)
+    samples = measure_samples(settings, _load_processor(settings, str(model_3b)))
+    shorter, smaller = "train.batch_size=8 train.accumulate=2", "images.max_tokens="
+    first = offered(case_of(settings, samples))
+    both = {name: one for name, one in offered(first[shorter]).items() if smaller in name}
+    found = {name: one for name, one in (first | both).items() if shorter in name or smaller in name}
+    assert len(found) == 3
+    for name, one in found.items():
+        changed = load_settings("textvqa-3b", [*given, *name.split()])
+        work = plan_rows(measure_samples(changed, _load_processor(changed, str(model_3b))), changed)
+        assert one.row == work.largest, name
+        assert one.work == work and work.steps_an_epoch == plan_rows(samples, settings).steps_an_epoch
+
+
 def test_without_records_nothing_is_said_of_their_number() -> None:
     settings = load_settings("textvqa-3b", ["train.pack_tokens=8192"])
     found = offered(case_of(settings))
@@ -163,6 +198,23 @@ def test_changes_that_suffice_are_as_few_as_can_be() -> None:
         "tune.method=qlora",
     ]
     assert found[0].costs.startswith("together; a little more time; AdamW's numbers in 8 bits")
+
+
+def test_costs_are_those_of_the_changes_that_are_left() -> None:
+    """Nothing is spread any more and no part frozen by itself where weights of 4 bits are in whole copies."""
+    changed = _change_all(case_of(small({"batch_size": 4}, launch={"processes": 2})))
+    assert {"launch.engine=ddp", "tune.freeze=[]", "tune.method=qlora"} <= set(map(str, changed.changes.values()))
+    assert _describe_costs(changed).split("; ") == [
+        *("together", "a little more time", "about a third more time"),
+        *("half the sight: small targets suffer", "adapters beside rounded weights, slower"),
+        'needs "groundling[qlora]"',
+    ]
+
+
+def test_rows_that_become_shorter_twice_still_take_more_time() -> None:
+    changed = _change_all(case_of(load_settings("textvqa-3b", ["train.pack_tokens=8192"])))
+    assert {"train.pack_tokens", "images.max_tokens"} <= changed.changes.keys()
+    assert _describe_costs(changed).startswith("together; a little more time; ")
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ def test_sizes_by_hand() -> None:
     assert counted("fsdp2") == counted("fsdp") == (4 * 130, 2 * 4 * 130 + 8 * 30)
     assert counted("zero2") == (4 * 130, 2 * 4 * 130 + 12 * 30)
     assert counted("zero2", has_gpu=True) == (2 * 130, 2 * 2 * 130 + 12 * 30), "bf16, beside masters in float32"
+    assert counted("zero2", has_gpu=True, train={"bf16": False}) == (4 * 130, 2 * 4 * 130 + 12 * 30), "as loaded"
+    assert counted("zero2", train={"bf16": True}) == counted("zero2", has_gpu=True), "the recipe decides"
     assert counted("zero2", has_gpu=True, tune={"method": "lora"}) == (4 * 30, 2 * 4 * 30 + 12 * 30)
 
 

@@ -6,7 +6,8 @@ the libraries take, and an allocator's gaps are not in it.
 
 - AdamW keeps two numbers for each trained one (arXiv 1711.05101), in the weights' own type.
 - ZeRO-2 (arXiv 1910.02054) spreads gradients and optimizer states over the devices, ZeRO-3 and FSDP2 the weights too.
-  DeepSpeed holds weights and gradients in bf16 beside float32 masters, which are counted with the optimizer's states.
+  DeepSpeed holds weights and gradients in bf16 beside float32 masters, which are counted with the optimizer's states;
+  without bf16 it holds them as they are loaded, and ZeRO-3 takes float32 weights for their own masters (0.19).
 - Copies side by side (DDP) gather gradients in buckets, of their size altogether.
 - Buckets of DeepSpeed hold 5e8 numbers, ZeRO-3 gathers up to 1e9 weights ahead (the defaults of DeepSpeed 0.19).
 """
@@ -240,14 +241,8 @@ def _static(numbers: Numbers, settings: Settings) -> tuple[int, int, int, int]:
     states = _OPTIMIZERS.get(str(settings.trainer.get("optim", "adamw")))
     share = settings.launch.devices
     match settings.launch.engine:
-        case "zero2":
-            masters = 4 + (8 if states is None else states)
-            bucket = 2 * min(_BUCKET, trained)
-            return 2 * all_weights, round(masters * trained / share), 2 * trained // share, bucket
-        case "zero3":
-            masters = 4 + (8 if states is None else states)
-            own = 2 * min(_GATHERED, all_weights) + 2 * 2 * min(_BUCKET, trained)
-            return 2 * all_weights // share, round(masters * trained / share), 2 * trained // share, own
+        case "zero2" | "zero3":
+            return _static_of_zero(numbers, settings, all_weights=all_weights, states=8 if states is None else states)
         case "fsdp2" if share > 1:
             frozen = (all_weights - trained) * weights_dtype(settings, has_gpu=True).itemsize
             weights = (4 * trained + frozen) // share
@@ -256,6 +251,21 @@ def _static(numbers: Numbers, settings: Settings) -> tuple[int, int, int, int]:
         case _:
             optimizer = 2 * numbers.gradients if states is None else round(states * trained)
             return numbers.weights, optimizer, numbers.gradients, numbers.gradients if share > 1 else 0
+
+
+def _static_of_zero(
+    numbers: Numbers, settings: Settings, *, all_weights: int, states: float
+) -> tuple[int, int, int, int]:
+    """The same under DeepSpeed, whose optimizer has so many bytes for each trained number beside its master."""
+    trained, share, is_third = sum(numbers.trained.values()), settings.launch.devices, settings.launch.engine == "zero3"
+    in_bf16 = settings.train.bf16 is not False
+    weights, gradients = (2 * all_weights, 2 * trained) if in_bf16 else (numbers.weights, numbers.gradients)
+    masters = 0 if is_third and gradients == 4 * trained else 4  # ZeRO-3 makes none of weights in float32
+    bucket = gradients * min(_BUCKET, trained) // max(1, trained)
+    gathered = weights * min(_GATHERED, all_weights) // all_weights
+    own = gathered + 2 * bucket if is_third else bucket
+    held = weights // share if is_third else weights
+    return held, round((masters + states) * trained / share), gradients // share, own
 
 
 def _step_extra(numbers: Numbers, launch: Launch) -> int:

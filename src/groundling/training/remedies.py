@@ -73,17 +73,19 @@ class Case:
     costs: Mapping[str, str] = field(default_factory=dict)  # by the key of what they are for
 
     def after(self, costs: str, first: Change, *others: Change) -> Case:
-        """The same training with other values, and what these cost."""
-        return replace(self.beside(first, *others), costs={**self.costs} | {first.key: costs})
+        """The same training with other values, and what these cost; what the others undo costs nothing any more."""
+        undone = {change.key for change in others}
+        left = {key: told for key, told in self.costs.items() if key not in undone}
+        return replace(self.beside(first, *others), costs=left | {first.key: costs})
 
     def beside(self, *changes: Change) -> Case:
         """The same training with other values beside those that it has been changed by."""
         changed = {**self.changes} | {change.key: change for change in changes}
         return replace(self, settings=apply(self.settings, changes), changes=changed)
 
-    def with_row(self, row: RowShape) -> Case:
-        """The same where another row takes most."""
-        return replace(self, row=row)
+    def with_rows(self, samples: Samples | None, guess: RowShape) -> Case:
+        """The same with the rows of these samples; where there are none, with a guess at the row that takes most."""
+        return replace(self, row=guess) if samples is None else self.with_work(plan_rows(samples, self.settings))
 
     def with_work(self, work: Workload) -> Case:
         """The same with rows as they were planned."""
@@ -214,7 +216,8 @@ def _shorten_rows(case: Case) -> Case | None:
     if parts is None or row is None:
         return None
     name = "train.pack_tokens" if train.pack_tokens else "train.batch_size"
-    return case.after(costs, Change(name, size // parts), _accumulate(train.accumulate * parts)).with_row(row)
+    changed = case.after(costs, Change(name, size // parts), _accumulate(train.accumulate * parts))
+    return changed.with_rows(case.samples, row)
 
 
 def _pack_shorter(case: Case, samples: Samples, costs: str) -> Case | None:
@@ -357,13 +360,14 @@ def _halve_sight(case: Case) -> Case | None:
     row = see_less(case.row, tokens)
     if largest < _FEW_TOKENS or tokens < (case.settings.images.min_tokens or 0) or row is None:
         return None
-    costs, budget = "half the sight: small targets suffer", Change("images.max_tokens", tokens)
+    changed = case.after("half the sight: small targets suffer", Change("images.max_tokens", tokens))
+    less = None if case.samples is None else case.samples.at_budget(tokens)
     if pack_tokens is None:
-        return case.after(costs, budget).with_row(row)
-    if case.samples is None:
+        return changed.with_rows(less, row)
+    if case.samples is None or less is None:
         shorter = Change("train.pack_tokens", round(pack_tokens * row.tokens / case.row.tokens))
-        return case.after(costs, budget, shorter).with_row(row)
-    return _pack_less(case.after(costs, budget), case.samples, case.samples.at_budget(tokens))
+        return changed.beside(shorter).with_rows(None, row)
+    return _pack_less(changed, case.samples, less)
 
 
 def _pack_less(case: Case, samples: Samples, less: Samples) -> Case | None:

@@ -41,7 +41,8 @@ def count_sizes(numbers: Numbers, settings: Settings, *, engine: str, has_gpu: b
     trained = sum(numbers.trained.values())
     weights = numbers.gradients if settings.tune.has_adapters else numbers.weights
     if engine.startswith("zero"):
-        if has_gpu and not settings.tune.has_adapters:
+        in_bf16 = has_gpu if settings.train.bf16 == "auto" else settings.train.bf16
+        if in_bf16 and not settings.tune.has_adapters:
             weights = 2 * sum(numbers.parameters.values())  # DeepSpeed has them in bf16, beside its masters
         return Sizes(weights, 2 * weights + _MASTERS * trained)
     is_adam = str(settings.trainer.get("optim", _ADAM)).startswith(_ADAM)
