@@ -72,6 +72,18 @@ PLANTED: list[tuple[str, Eye, tuple[str, str, str]]] = [
     ("shares of the longer side", Eye(stretched(1), square="corner", decimals=2), CORNER_FRACTIONS),
     ("a longer side of 1024", Eye(stretched(1024), square="corner"), ("longer", "xyxy", "upright")),
     ("shrunk to 1024", Eye(shrunk(1024)), ("at_most", "xyxy", "upright")),
+    *(
+        (f"never enlarged: {words} {least}", Eye(frame, square=where, least=least, decimals=decimals), kind)
+        for words, frame, where, least, decimals in (
+            ("shrunk_middle_pixels", stretched(640), "middle", 640, 0),
+            ("shrunk_middle_pixels", stretched(336), "middle", 336, 0),
+            ("shrunk_middle_thousandths", thousandths, "middle", 1024, 0),
+            ("shrunk_middle_fractions", stretched(1), "middle", 448, 3),
+            ("shrunk_corner_thousandths", thousandths, "corner", 1024, 0),
+            ("shrunk_corner_fractions", stretched(1), "corner", 800, 3),
+        )
+        for kind in [(words, "xyxy", "upright")]
+    ),
     ("stretched to 640, y first", Eye(stretched(640), "yxyx"), ("square", "yxyx", "upright")),
     ("Molmo", Eye(stretched(100), "xy", decimals=1, form=MOLMO), ("percent", "xyxy", "upright")),
     ("points of thousandths, y first", Eye(thousandths, "yx", form="({}, {})"), ("thousandths", "yxyx", "upright")),
@@ -147,6 +159,9 @@ def test_budgets_beyond_the_largest_card_are_one():
         (Eye(stretched(336), square="middle"), 336),
         (Eye(stretched(1024), square="corner"), 1024),
         (Eye(shrunk(1024)), 1024),
+        (Eye(stretched(336), square="middle", least=336), 336),
+        (Eye(thousandths, square="corner", least=1024), 1024),
+        (Eye(stretched(700), square="middle", least=700), 700),  # in no table
     ],
 )
 def test_a_size_is_found(eye: Eye, size: int):
@@ -182,9 +197,9 @@ def test_the_formula_does_what_calibrating_did(counts: Counts, size: Frame):
     assert frame is not None and formula is not None
     x, y = 0.3 * frame.width, 0.9 * frame.height
     width, height = size.size_wh
-    longer = max(width, height)
+    expressions, _, side = formula.partition(", L = ")
+    longer = eval(side.partition(", M = ")[0] or "0", {"max": max, "width": width, "height": height})
     names = {"x": x, "y": y, "width": width, "height": height, "L": longer, "M": min(longer, 512)}
-    expressions, *_ = formula.partition(", L = ")
     placed = counts.place(Boxes([(x, y, x, y)], frame), size).xyxy[0]
     np.testing.assert_allclose(eval(expressions, names), placed[:2])
 

@@ -230,7 +230,7 @@ class _Placing:
         self._heard = heard
         self.truths = np.concatenate([each.truth for each in heard])
         self.sides = np.array([math.sqrt(each.card.upright.area) for each in heard])
-        self._found: dict[tuple[int, Frame, Padding, Order, Turned], np.ndarray] = {}
+        self._found: dict[tuple[int, Frame, Padding, int, Order, Turned], np.ndarray] = {}
         by_file: dict[bytes, list[int]] = {}
         for number, each in enumerate(heard):
             by_file.setdefault(each.card.file, []).append(number)
@@ -251,7 +251,8 @@ class _Placing:
     def _place(self, group: int, frame: Frame, counts: Counts, order: Order, turned: Turned) -> np.ndarray:
         card = self._heard[self._groups[group][0]].card
         turned = turned if card.orientation > 1 else "upright"
-        key = (group, frame, counts.padding, order, turned)
+        least = counts.least if counts.least > max(card.upright.size_wh) else 0
+        key = (group, frame, counts.padding, least, order, turned)
         if key not in self._found:
             boxes = Boxes([ORDERS[order](self._heard[number].corners) for number in self._groups[group]], frame)
             stored = turned == "stored"
@@ -273,14 +274,14 @@ def _try_all(
     """One trial for each set of conventions that are the same on these cards, in the order of the tables."""
     trials: list[Trial] = []
     for turned in turns:
-        by_frames: dict[tuple[tuple[Frame, ...], Padding], tuple[Counts, ...]] = {}
+        by_frames: dict[tuple[tuple[Frame, ...], Padding, int], tuple[Counts, ...]] = {}
         for counts in all_counts:
             frames = placing.frames(counts, turned)
             if frames is not None:
-                key = (frames, counts.padding)
+                key = (frames, counts.padding, counts.least)
                 by_frames[key] = (*by_frames.get(key, ()), counts)
         for order in orders:
-            for (frames, _), found in by_frames.items():
+            for (frames, *_), found in by_frames.items():
                 places = placing.places(frames, found[0], order, turned)
                 trials.append(Trial(found, order, turned, places, placing.truths, placing.sides))
     return trials
