@@ -3,7 +3,8 @@
 A convention is what the numbers count, in which order they stand (`conventions.py`), and whether the picture was turned
 upright before it was seen. One must explain half of the answers or more, to within a twentieth of the picture's side:
 boxes at random do not, whichever of the thousands that are tried. Two are told apart by the answers that they place
-differently: the better one has to be the closer one so often that chance is ruled out (a sign test).
+differently: the better one has to be the closer one so often that chance is ruled out (a sign test). And what it does
+not explain has to be mistakes: several pictures that it places wrong alike tell that none fits (`misplaced.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from groundling.dialect.family import FAMILIES, Budget, Family
+from groundling.evaluation.cards import Card
 from groundling.evaluation.conventions import (
     COUNTS,
     ORDERS,
@@ -34,6 +36,7 @@ from groundling.evaluation.conventions import (
     sizes_around,
 )
 from groundling.evaluation.heard import Heard
+from groundling.evaluation.misplaced import find_misplaced
 from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import Frame
 
@@ -134,11 +137,12 @@ class Fit(NamedTuple):
     second: Trial  # the best of another kind
     rivals: list[Trial]  # of other kinds, one each, that the best is not told from
     alike: list[Counts]  # of the best's kind but with other budgets or sizes, that it is not told from
+    misplaced: list[Card]  # one of each picture that the best places wrong alike
 
     @property
     def is_found(self) -> bool:
-        """Whether one convention explains the answers, and no other would do."""
-        return self.explains and not self.rivals
+        """Whether one convention explains the answers but for mistakes, and no other would do."""
+        return self.explains and not self.misplaced and not self.rivals
 
     @property
     def explains(self) -> bool:
@@ -177,7 +181,7 @@ def fit_convention(heard: Sequence[Heard], turns: Sequence[Turned] = ("upright",
     best, alike = _choose(equal)
     second = min((trial for trial in trials if trial.is_other_than(best)), key=_score)
     rivals = {trial.kind: trial for trial in reversed(equal) if trial.is_other_than(best)}
-    return Fit(best, second, list(rivals.values()), alike)
+    return Fit(best, second, list(rivals.values()), alike, find_misplaced(heard, best.places))
 
 
 def _score(trial: Trial) -> float:
