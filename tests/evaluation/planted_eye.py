@@ -49,6 +49,7 @@ class Eye:
     frame: Callable[[Size], Size] = QWEN  # of the square where there is one
     order: str = "xyxy"  # or a point's: xy, yx
     square: str = ""  # middle, corner: where the picture is in a square of its longer side
+    least: int = 0  # of that square's side, in pixels of the picture: what is smaller is not enlarged
     heeds_exif: bool = True
     decimals: int = 0
     noise: float = 0.0  # standard deviation of each edge, in sides of the picture
@@ -79,8 +80,8 @@ class Eye:
         """What it sees: its size, and where the picture begins in it."""
         if not self.square:
             return (width, height), (0, 0)
-        longer = max(width, height)
-        return (longer, longer), ((longer - width) // 2, (longer - height) // 2) if self.square == "middle" else (0, 0)
+        side = max(width, height, self.least)
+        return (side, side), ((side - width) // 2, (side - height) // 2) if self.square == "middle" else (0, 0)
 
 
 def thousandths(size: Size) -> Size:

@@ -14,7 +14,7 @@ import pytest
 from called import Call
 from families import build_family_processor
 from PIL import Image
-from planted_eye import Eye, stretched, thousandths, within
+from planted_eye import Eye, find, stretched, thousandths, within
 from served import Asked, Reply, Said, as_completion, refuse, serve
 
 from groundling.errors import ContractError, ServerError, SettingsError
@@ -183,6 +183,26 @@ def test_none_fits(answer: str, said: str, tmp_path: Path, call: Call):
         ended = call("calibrate", served.address, "--to", tmp_path / "new")
     assert ended.code == 1 and said in ended.out and "none fits" in ended.out
     assert not (tmp_path / "new").exists()
+
+
+def test_what_fits_some_kinds_of_pictures_only_is_told(tmp_path: Path, call: Call):
+    """Pixels of 336x336 cut out of the picture's middle, as CLIP's processor crops."""
+
+    def answer(asked: Asked) -> str:
+        box, (width, height) = find(asked.picture, "red" if "red" in asked.text else "blue", True)
+        shorter = min(width, height)
+        gaps = np.tile([(width - shorter) / 2, (height - shorter) / 2], 2)
+        return str(((np.array(box) - gaps) * 336 / shorter).round().astype(int).tolist())
+
+    with serve(answer) as served:
+        ended = call("calibrate", served.address, "--to", tmp_path / "new")
+        as_json = call("calibrate", served.address, "--json")
+    assert ended.code == 1 and not (tmp_path / "new").exists()
+    assert "none fits: the best fits pictures of 224x224, and not those of 100x68, 155x95, 120x76, " in ended.out
+    assert "in pixels of the picture: " not in ended.out
+    found = json.loads(as_json.out)
+    assert as_json.code == 1 and not found["is_found"] and found["conversion"] is None and found["edges"] is None
+    assert found["misplaced"][:3] == ["100x68", "155x95", "120x76"]
 
 
 def test_random_boxes_of_a_server_fit_nothing():

@@ -72,6 +72,18 @@ PLANTED: list[tuple[str, Eye, tuple[str, str, str]]] = [
     ("shares of the longer side", Eye(stretched(1), square="corner", decimals=2), CORNER_FRACTIONS),
     ("a longer side of 1024", Eye(stretched(1024), square="corner"), ("longer", "xyxy", "upright")),
     ("shrunk to 1024", Eye(shrunk(1024)), ("at_most", "xyxy", "upright")),
+    *(
+        (f"never enlarged: {words} {least}", Eye(frame, square=where, least=least, decimals=decimals), kind)
+        for words, frame, where, least, decimals in (
+            ("shrunk_middle_pixels", stretched(640), "middle", 640, 0),
+            ("shrunk_middle_pixels", stretched(336), "middle", 336, 0),
+            ("shrunk_middle_thousandths", thousandths, "middle", 1024, 0),
+            ("shrunk_middle_fractions", stretched(1), "middle", 448, 3),
+            ("shrunk_corner_thousandths", thousandths, "corner", 1024, 0),
+            ("shrunk_corner_fractions", stretched(1), "corner", 800, 3),
+        )
+        for kind in [(words, "xyxy", "upright")]
+    ),
     ("stretched to 640, y first", Eye(stretched(640), "yxyx"), ("square", "yxyx", "upright")),
     ("Molmo", Eye(stretched(100), "xy", decimals=1, form=MOLMO), ("percent", "xyxy", "upright")),
     ("points of thousandths, y first", Eye(thousandths, "yx", form="({}, {})"), ("thousandths", "yxyx", "upright")),
@@ -147,6 +159,9 @@ def test_budgets_beyond_the_largest_card_are_one():
         (Eye(stretched(336), square="middle"), 336),
         (Eye(stretched(1024), square="corner"), 1024),
         (Eye(shrunk(1024)), 1024),
+        (Eye(stretched(336), square="middle", least=336), 336),
+        (Eye(thousandths, square="corner", least=1024), 1024),
+        (Eye(stretched(700), square="middle", least=700), 700),  # in no table
     ],
 )
 def test_a_size_is_found(eye: Eye, size: int):
@@ -182,9 +197,9 @@ def test_the_formula_does_what_calibrating_did(counts: Counts, size: Frame):
     assert frame is not None and formula is not None
     x, y = 0.3 * frame.width, 0.9 * frame.height
     width, height = size.size_wh
-    longer = max(width, height)
+    expressions, _, side = formula.partition(", L = ")
+    longer = eval(side.partition(", M = ")[0] or "0", {"max": max, "width": width, "height": height})
     names = {"x": x, "y": y, "width": width, "height": height, "L": longer, "M": min(longer, 512)}
-    expressions, *_ = formula.partition(", L = ")
     placed = counts.place(Boxes([(x, y, x, y)], frame), size).xyxy[0]
     np.testing.assert_allclose(eval(expressions, names), placed[:2])
 
@@ -202,6 +217,63 @@ def test_mistakes_about_a_third_of_the_cards_change_nothing():
     calibration = ask(answer)
     assert calibration.is_found and found(calibration).best.kind == ("seen", "xyxy", "upright")
     assert found(calibration).best.explained < 0.8 * len(CARDS)
+
+
+@pytest.mark.parametrize(
+    "name", ["Qwen2.5-VL", "Qwen3-VL", "LLaVA", "a square of 336", "a longer side of 1024", "Molmo"]
+)
+@pytest.mark.parametrize("share", [0.2, 0.3])
+def test_mistakes_beside_noise_change_nothing(name: str, share: float):
+    eye, kind = next(case[1:] for case in PLANTED if case[0] == name)
+    eye, rng = replace(eye, noise=0.01), np.random.default_rng(0)
+
+    def answer(card: Card) -> str:
+        other = CARDS[rng.integers(len(CARDS))]
+        seen = other if rng.random() < share else card
+        return eye.answer(seen.file, seen.question, rng)
+
+    calibration = ask(answer)
+    assert calibration.is_found and found(calibration).best.kind == kind
+
+
+# ---- nothing is found in a convention that is not listed -------------------------------------------------------
+
+
+def cropped(box: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Pixels of the picture's middle, as high as wide, resized to 336, as CLIP's processor crops."""
+    shorter = min(width, height)
+    return (box - np.tile([(width - shorter) / 2, (height - shorter) / 2], 2)) * 336 / shorter
+
+
+def padded_before(box: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Thousandths of a square, padded at the left and the top."""
+    longer = max(width, height)
+    return (box + np.tile([longer - width, longer - height], 2)) * 1000 / longer
+
+
+def of_one_picture(box: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Pixels of 640x480, whatever the picture's size."""
+    return box * np.tile([640 / width, 480 / height], 2)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+@pytest.mark.parametrize("form", ["[{:.1f}, {:.1f}, {:.1f}, {:.1f}]", "({:.1f}, {:.1f})"], ids=["boxes", "points"])
+@pytest.mark.parametrize("frame", [cropped, padded_before, of_one_picture])
+def test_a_convention_that_is_not_listed_is_not_found(
+    frame: Callable[[np.ndarray, int, int], np.ndarray], form: str, noise: float
+):
+    rng = np.random.default_rng(0)
+
+    def answer(card: Card) -> str:
+        width, height = card.upright.size_wh
+        box = card.box.xyxy[0] + rng.normal(0, noise, 4) * card.upright.area**0.5
+        left, top, right, bottom = frame(box, width, height)
+        is_point = form.startswith("(")
+        return form.format(*([(left + right) / 2, (top + bottom) / 2] if is_point else [left, top, right, bottom]))
+
+    calibration = ask(answer)
+    assert not calibration.is_found and len(found(calibration).misplaced) >= 6
+    assert describe_edges(calibration) is None
 
 
 # ---- nothing is found in what knows no place -------------------------------------------------------------------

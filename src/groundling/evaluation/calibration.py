@@ -130,7 +130,13 @@ def describe_edges(found: Calibration) -> str | None:
     By the median of how much wider and higher than the truth the answers are, in units of their own numbers.
     """
     fit = found.fit
-    if fit is None or not fit.explains or found.is_of_points or fit.best.kind[0] not in ("seen", "original"):
+    if (
+        fit is None
+        or not fit.explains
+        or fit.misplaced
+        or found.is_of_points
+        or fit.best.kind[0] not in ("seen", "original")
+    ):
         return None
     excess = [
         _sides(place, each, fit.best) - _sides(each.card.box.xyxy[0], each, fit.best)

@@ -7,9 +7,11 @@ from typing import Any
 from groundling.dialect.family import Budget
 from groundling.evaluation.calibrate import MAX_NEW_TOKENS, Outcome
 from groundling.evaluation.calibration import Calibration, describe_edges, describe_order
+from groundling.evaluation.cards import Card
 from groundling.evaluation.conventions import LARGEST_SHOWN, Order, write_conversion
 from groundling.evaluation.fitting import FEWEST, Fit, Trial
 from groundling.evaluation.heard import read_numbers
+from groundling.evaluation.misplaced import OFF
 
 
 def describe(outcome: Outcome) -> str:
@@ -40,6 +42,8 @@ def _describe_found(found: Calibration) -> str:
     lines.append(f"the best is the closer one for {wins} of the {of} answers that the two place differently")
     if not fit.explains:
         return "\n".join([*lines, "none fits: no convention explains half of the answers; does the model see?"])
+    if fit.misplaced:
+        return "\n".join([*lines, _describe_misplaced(found, fit)])
     if fit.rivals:
         others = "; ".join(_describe_convention(found, trial) for trial in fit.rivals)
         return "\n".join([*lines, f"several fit: the answers do not tell the best from {others}"])
@@ -96,6 +100,26 @@ def _describe_trial(found: Calibration, trial: Trial) -> str:
     return f"{_describe_convention(found, trial)}: {fits}, median error {trial.median_px:.1f} px"
 
 
+def _describe_misplaced(found: Calibration, fit: Fit) -> str:
+    """Which kinds of pictures the best fits, and which it does not."""
+    wrong = [_describe_picture(card) for card in fit.misplaced]
+    off = [
+        _describe_picture(each.card) for each, error in zip(found.heard, fit.best.errors, strict=True) if error > OFF
+    ]
+    heard = [_describe_picture(each.card) for each in found.heard]
+    right = ", ".join(dict.fromkeys(kind for kind in heard if kind not in {*wrong, *off}))
+    return (
+        f"none fits: the best fits pictures of {right or 'no size'}, and not those of "
+        f"{', '.join(dict.fromkeys(wrong))}, each of which is off by a scale of its own and not by chance: "
+        "the numbers count what is not listed, or the model sees such pictures otherwise"
+    )
+
+
+def _describe_picture(card: Card) -> str:
+    """Its size and state."""
+    return f"{card.upright} stored turned" if card.orientation > 1 else str(card.upright)
+
+
 def _describe_resizing(fit: Fit) -> str:
     """How exactly a size or a budget is told, and the side of a token."""
     most = fit.most_pixels
@@ -125,6 +149,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "things": found.things,
         "best": fit and _trial_to_json(fit.best),
         "second": fit and _trial_to_json(fit.second),
+        "misplaced": [_describe_picture(card) for card in fit.misplaced] if fit else [],
         "rivals": [_trial_to_json(trial) for trial in fit.rivals] if fit else [],
         "closer": fit and dict(zip(("answers", "of"), fit.best.against(fit.second), strict=True)),
         "max_pixels": fit and fit.most_pixels,

@@ -45,7 +45,8 @@ class Counts(NamedTuple):
     words: str  # of MEANINGS
     frame: Callable[[Frame, Frame | None], Frame | None]  # of a picture by its size, and as it was seen; None: unknown
     rule: str
-    padding: Padding = "none"  # the frame is that of a square of the longer side, with the picture so in it
+    padding: Padding = "none"  # the frame is that of a square, with the picture so in it
+    least: int = 0  # of that square's side, in pixels of the picture: it is the longer side where that is more
     budget: Budget | None = None  # of pixels of the resized picture
     size: int | None = None  # of a side, found by trying
 
@@ -65,9 +66,9 @@ class Counts(NamedTuple):
         """Boxes of its frame on the picture, in pixels of its `size`."""
         if self.padding == "none":
             return boxes.to(size)
-        longer = max(size.size_wh)
-        gaps = [(longer - side) // 2 if self.padding == "middle" else 0 for side in size.size_wh]
-        return boxes.to(Frame(longer, longer)).onto(size, -gaps[0], -gaps[1])
+        whole = max(*size.size_wh, self.least)
+        gaps = [(whole - side) // 2 if self.padding == "middle" else 0 for side in size.size_wh]
+        return boxes.to(_square(whole)).onto(size, -gaps[0], -gaps[1])
 
 
 # Sources: `seen` is Qwen2.5-VL's, thousandths Qwen2-VL's and Qwen3-VL's (`dialect/family.py`), InternVL's, GLM-4.5V's;
@@ -95,11 +96,17 @@ class Sizing(NamedTuple):
     words: str  # of MEANINGS
     frame: Callable[[Frame, int], Frame]  # of a picture by its size, and the open one
     padding: Padding = "none"
+    enlarges: bool = True  # pictures that are smaller
 
     def counts(self, side: int) -> Counts:
         """What numbers count where the open size is `side`."""
         return Counts(
-            self.words, lambda size, seen: self.frame(size, side), self.words, padding=self.padding, size=side
+            self.words,
+            lambda size, seen: self.frame(size, side),
+            self.words,
+            padding=self.padding,
+            least=0 if self.enlarges else side,
+            size=side,
         )
 
 
@@ -117,8 +124,15 @@ SIZINGS: tuple[Sizing, ...] = (
     Sizing("longer", lambda size, side: _square(side), "corner"),
     Sizing("at_most", _shrunk),
     Sizing("letterbox", lambda size, side: _square(side), "middle"),
+    Sizing("shrunk_middle_pixels", lambda size, side: _square(side), "middle", enlarges=False),
+    Sizing("shrunk_middle_thousandths", lambda size, side: THOUSANDTHS, "middle", enlarges=False),
+    Sizing("shrunk_middle_fractions", lambda size, side: Frame(1, 1), "middle", enlarges=False),
+    Sizing("shrunk_corner_thousandths", lambda size, side: THOUSANDTHS, "corner", enlarges=False),
+    Sizing("shrunk_corner_fractions", lambda size, side: Frame(1, 1), "corner", enlarges=False),
 )
+"""What leaves a size open. In the corner of a square the pixels of a picture that is never enlarged are `at_most`'s."""
 
+_SHRUNK_IN = "a square of {size}x{size} with the picture, never enlarged, in its"
 MEANINGS: dict[str, str] = {
     "seen": "pixels of the picture as it was resized",
     "thousandths": "thousandths of its sides",
@@ -135,26 +149,39 @@ MEANINGS: dict[str, str] = {
     "longer": "pixels of the picture with its longer side resized to {size}",
     "at_most": "pixels of the picture shrunk to a longer side of at most {size}",
     "letterbox": "pixels of a square of {size}x{size} with the picture in its middle",
+    "shrunk_middle_pixels": f"pixels of {_SHRUNK_IN} middle",
+    "shrunk_middle_thousandths": f"thousandths of {_SHRUNK_IN} middle",
+    "shrunk_middle_fractions": f"shares, 0 to 1, of {_SHRUNK_IN} middle",
+    "shrunk_corner_thousandths": f"thousandths of {_SHRUNK_IN} corner",
+    "shrunk_corner_fractions": f"shares, 0 to 1, of {_SHRUNK_IN} corner",
 }
 
-_SHARE_OF_SIDES = "x * width / {size}, y * height / {size}"
-_SHARE_OF_MIDDLE = "x * L / {size} - (L - width) / 2, y * L / {size} - (L - height) / 2, L = max(width, height)"
-_SHARE_OF_LONGER = "x * L / {size}, y * L / {size}, L = max(width, height)"
-_TO_PIXELS: dict[str, tuple[str, int | None]] = {  # and the size, where the words tell it
-    "thousandths": (_SHARE_OF_SIDES, 1000),
+_LONGER, _SHRUNK = "L = max(width, height)", "L = max(width, height, {size})"
+_OF_SIDES = "x * width / {of}, y * height / {of}"
+_OF_MIDDLE = "x * L / {of} - (L - width) / 2, y * L / {of} - (L - height) / 2, "
+_OF_CORNER = "x * L / {of}, y * L / {of}, "
+_SHARES_OF_MIDDLE = "x * L - (L - width) / 2, y * L - (L - height) / 2, "
+_SHARES_OF_CORNER = "x * L, y * L, "
+_TO_PIXELS: dict[str, tuple[str, int | None]] = {  # and how many its numbers count, where the words tell it
+    "thousandths": (_OF_SIDES, 1000),
     "original": ("x, y", None),
     "fractions": ("x * width, y * height", None),
-    "percent": (_SHARE_OF_SIDES, 100),
-    "1024ths": (_SHARE_OF_SIDES, 1024),
-    "middle_thousandths": (_SHARE_OF_MIDDLE, 1000),
-    "middle_fractions": ("x * L - (L - width) / 2, y * L - (L - height) / 2, L = max(width, height)", None),
-    "middle_pixels": ("x - (L - width) / 2, y - (L - height) / 2, L = max(width, height)", None),
-    "corner_thousandths": (_SHARE_OF_LONGER, 1000),
-    "corner_fractions": ("x * L, y * L, L = max(width, height)", None),
-    "square": (_SHARE_OF_SIDES, None),
-    "longer": (_SHARE_OF_LONGER, None),
+    "percent": (_OF_SIDES, 100),
+    "1024ths": (_OF_SIDES, 1024),
+    "middle_thousandths": (_OF_MIDDLE + _LONGER, 1000),
+    "middle_fractions": (_SHARES_OF_MIDDLE + _LONGER, None),
+    "middle_pixels": ("x - (L - width) / 2, y - (L - height) / 2, " + _LONGER, None),
+    "corner_thousandths": (_OF_CORNER + _LONGER, 1000),
+    "corner_fractions": (_SHARES_OF_CORNER + _LONGER, None),
+    "square": (_OF_SIDES, None),
+    "longer": (_OF_CORNER + _LONGER, None),
     "at_most": ("x * L / M, y * L / M, L = max(width, height), M = min(L, {size})", None),
-    "letterbox": (_SHARE_OF_MIDDLE, None),
+    "letterbox": (_OF_MIDDLE + _LONGER, None),
+    "shrunk_middle_pixels": (_OF_MIDDLE + _SHRUNK, None),
+    "shrunk_middle_thousandths": (_OF_MIDDLE + _SHRUNK, 1000),
+    "shrunk_middle_fractions": (_SHARES_OF_MIDDLE + _SHRUNK, None),
+    "shrunk_corner_thousandths": (_OF_CORNER + _SHRUNK, 1000),
+    "shrunk_corner_fractions": (_SHARES_OF_CORNER + _SHRUNK, None),
 }
 
 
@@ -162,8 +189,8 @@ def write_conversion(counts: Counts) -> str | None:
     """How x and y become pixels of the picture, as a formula; None where a budget has to tell."""
     if counts.words not in _TO_PIXELS:
         return None
-    formula, size = _TO_PIXELS[counts.words]
-    return formula.format(size=size or counts.size)
+    formula, of = _TO_PIXELS[counts.words]
+    return formula.format(of=of or counts.size, size=counts.size)
 
 
 # ---- budgets and sizes that are tried --------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 A convention is what the numbers count, in which order they stand (`conventions.py`), and whether the picture was turned
 upright before it was seen. One must explain half of the answers or more, to within a twentieth of the picture's side:
 boxes at random do not, whichever of the thousands that are tried. Two are told apart by the answers that they place
-differently: the better one has to be the closer one so often that chance is ruled out (a sign test).
+differently: the better one has to be the closer one so often that chance is ruled out (a sign test). And what it does
+not explain has to be mistakes: several pictures that it places wrong alike tell that none fits (`misplaced.py`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from groundling.dialect.family import FAMILIES, Budget, Family
+from groundling.evaluation.cards import Card
 from groundling.evaluation.conventions import (
     COUNTS,
     ORDERS,
@@ -34,6 +36,7 @@ from groundling.evaluation.conventions import (
     sizes_around,
 )
 from groundling.evaluation.heard import Heard
+from groundling.evaluation.misplaced import find_misplaced
 from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import Frame
 
@@ -134,11 +137,12 @@ class Fit(NamedTuple):
     second: Trial  # the best of another kind
     rivals: list[Trial]  # of other kinds, one each, that the best is not told from
     alike: list[Counts]  # of the best's kind but with other budgets or sizes, that it is not told from
+    misplaced: list[Card]  # one of each picture that the best places wrong alike
 
     @property
     def is_found(self) -> bool:
-        """Whether one convention explains the answers, and no other would do."""
-        return self.explains and not self.rivals
+        """Whether one convention explains the answers but for mistakes, and no other would do."""
+        return self.explains and not self.misplaced and not self.rivals
 
     @property
     def explains(self) -> bool:
@@ -177,7 +181,7 @@ def fit_convention(heard: Sequence[Heard], turns: Sequence[Turned] = ("upright",
     best, alike = _choose(equal)
     second = min((trial for trial in trials if trial.is_other_than(best)), key=_score)
     rivals = {trial.kind: trial for trial in reversed(equal) if trial.is_other_than(best)}
-    return Fit(best, second, list(rivals.values()), alike)
+    return Fit(best, second, list(rivals.values()), alike, find_misplaced(heard, best.places))
 
 
 def _score(trial: Trial) -> float:
@@ -230,7 +234,7 @@ class _Placing:
         self._heard = heard
         self.truths = np.concatenate([each.truth for each in heard])
         self.sides = np.array([math.sqrt(each.card.upright.area) for each in heard])
-        self._found: dict[tuple[int, Frame, Padding, Order, Turned], np.ndarray] = {}
+        self._found: dict[tuple[int, Frame, Padding, int, Order, Turned], np.ndarray] = {}
         by_file: dict[bytes, list[int]] = {}
         for number, each in enumerate(heard):
             by_file.setdefault(each.card.file, []).append(number)
@@ -251,7 +255,8 @@ class _Placing:
     def _place(self, group: int, frame: Frame, counts: Counts, order: Order, turned: Turned) -> np.ndarray:
         card = self._heard[self._groups[group][0]].card
         turned = turned if card.orientation > 1 else "upright"
-        key = (group, frame, counts.padding, order, turned)
+        least = counts.least if counts.least > max(card.upright.size_wh) else 0
+        key = (group, frame, counts.padding, least, order, turned)
         if key not in self._found:
             boxes = Boxes([ORDERS[order](self._heard[number].corners) for number in self._groups[group]], frame)
             stored = turned == "stored"
@@ -273,14 +278,14 @@ def _try_all(
     """One trial for each set of conventions that are the same on these cards, in the order of the tables."""
     trials: list[Trial] = []
     for turned in turns:
-        by_frames: dict[tuple[tuple[Frame, ...], Padding], tuple[Counts, ...]] = {}
+        by_frames: dict[tuple[tuple[Frame, ...], Padding, int], tuple[Counts, ...]] = {}
         for counts in all_counts:
             frames = placing.frames(counts, turned)
             if frames is not None:
-                key = (frames, counts.padding)
+                key = (frames, counts.padding, counts.least)
                 by_frames[key] = (*by_frames.get(key, ()), counts)
         for order in orders:
-            for (frames, _), found in by_frames.items():
+            for (frames, *_), found in by_frames.items():
                 places = placing.places(frames, found[0], order, turned)
                 trials.append(Trial(found, order, turned, places, placing.truths, placing.sides))
     return trials
