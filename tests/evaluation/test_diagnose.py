@@ -437,6 +437,74 @@ def test_a_part_that_is_right_is_told_with_the_mistake_of_the_others(
     )
 
 
+# ---- things taken for each other ---------------------------------------------------------------------------------
+
+Layout = Callable[[np.ndarray], np.ndarray]
+LAYOUTS: dict[str, tuple[tuple[float, float], Layout]] = {
+    "left and right": ((0.28, 0.5), lambda middle: middle * [-1, 1] + [1, 0]),
+    "above and below": ((0.5, 0.28), lambda middle: middle * [1, -1] + [0, 1]),
+    "on a diagonal": ((0.28, 0.28), lambda middle: 1 - middle),
+    "on the other diagonal": ((0.28, 0.72), lambda middle: middle[::-1]),
+}
+
+
+def things_in_pairs(seed: int, layout: str, wrong: float, *, both: bool, jitter: float = 0.06) -> list[Answered]:
+    """Two of a kind in each picture, asked for one or both; so many are taken for the other, else noise."""
+    rng = np.random.default_rng(seed)
+    place, mirror = LAYOUTS[layout]
+    pairs: list[Answered] = []
+    for number, one in enumerate(make(seed, Kind(count=200 if both else 400))):
+        size, middle = rng.uniform([0.15, 0.3], [0.3, 0.45]), np.array(place) + rng.normal(0, jitter / 2, 2)
+        middles = [middle, mirror(middle) + rng.normal(0, jitter, 2)]
+        sizes = [size * np.exp(rng.normal(0, 0.15, 2)) for _ in middles]
+        boxes = [np.clip(np.hstack([at - by / 2, at + by / 2]), 0, 1) for at, by in zip(middles, sizes, strict=True)]
+        for which in (0, 1) if both else (int(rng.integers(2)),):
+            told = boxes[1 - which if rng.random() < wrong else which]
+            noise = rng.normal(0, 0.03, 4) * np.tile(told[2:] - told[:2], 2)
+            (box,) = gl.Boxes(boxes[which][None], gl.Frame(1, 1)).to(one.original).xyxy.tolist()
+            name = ("first", "second")[which]
+            record = replace(
+                one.record,
+                id=f"{number} {name}",
+                image=Path(f"{number}.jpg"),
+                question=f"the {name} person",
+                targets=(Target(box=tuple(box), label="person"),),
+            )
+            pairs.append(replace(one, record=record, unit=np.clip(told + noise, 0, 1)[None], labels=["person"]))
+    return pairs
+
+
+def frame_faults(answers: list[Answered], folder: Path) -> list[str]:
+    """What is said but that one thing is taken for another."""
+    return [code for code in codes(look_at(answers, text_rows(answers, IN_SEEN), folder)) if code != "confused_classes"]
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_thing_taken_for_the_one_across_the_picture_is_no_turn(layout: str, both: bool, tmp_path: Path) -> None:
+    assert frame_faults(things_in_pairs(0, layout, 0.2, both=both), tmp_path) == []
+
+
+def test_one_of_two_that_is_never_found_is_no_turn(tmp_path: Path) -> None:
+    """Whichever is asked for, it shows the first."""
+    answers = things_in_pairs(0, "left and right", 0, both=True)
+    answers[1::2] = [
+        replace(second, unit=first.unit) for first, second in zip(answers[::2], answers[1::2], strict=True)
+    ]
+    assert frame_faults(answers, tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_things_taken_for_each_other_are_no_turn_in_many_draws(layout: str, both: bool, tmp_path: Path) -> None:
+    for seed in range(12):
+        for wrong in (0.15, 0.25, 0.4):
+            for jitter in (0.0, 0.03, 0.06):
+                answers = things_in_pairs(100 + seed, layout, wrong, both=both, jitter=jitter)
+                assert frame_faults(answers, tmp_path) == [], (seed, wrong, jitter)
+
+
 # ---- how much a mistake costs ----------------------------------------------------------------------------------
 
 
