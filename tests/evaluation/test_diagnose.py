@@ -530,6 +530,17 @@ def test_another_familys_steps_are_an_error_for_small_boxes(kind: Kind, code: st
     assert codes(look_at(answers, text_rows(answers, resized(1_003_520, "qwen3_vl")), tmp_path)) == [code]
 
 
+def test_a_shift_that_costs_no_hits_is_a_warning(tmp_path: Path) -> None:
+    """Boxes are drawn too low by a tenth of their height."""
+    answers = make(0, Kind(count=400, misses=0.15))
+    rows = text_rows(
+        answers, lambda one: IN_SEEN(one) + 0.1 * (IN_SEEN(one)[:, [3]] - IN_SEEN(one)[:, [1]]) * np.tile([0, 1], 2)
+    )
+    (fault,) = look_at(answers, rows, tmp_path).faults
+    assert (fault.code, fault.level) == ("near_shift", "warning")
+    assert fault.before is not None and fault.after is not None and fault.after - fault.before < 0.05
+
+
 # ---- silence ---------------------------------------------------------------------------------------------------
 
 HEALTHY = {
@@ -847,6 +858,7 @@ def test_every_code_is_planted() -> None:
         "unanswered",
         "pixels_as_thousandths",
         "near_frame",
+        "near_shift",
         "at_chance",
         "too_few",
         "one_box",

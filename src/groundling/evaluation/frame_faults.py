@@ -67,7 +67,7 @@ def _in_words(sheet: Sheet, suspect: Suspect, base: Undo) -> Iterator[tuple[str,
     if undo.grid is base.grid or undo.grid.kind == "read":
         return
     if undo.grid.kind in _PLACED:
-        yield _placed_code(sheet, undo), f"boxes {_PLACED_WORDS[undo.grid.kind]}{undo.grid.words} {count}"
+        yield _placed_code(sheet, suspect), f"boxes {_PLACED_WORDS[undo.grid.kind]}{undo.grid.words} {count}"
     elif undo.turn == base.turn:
         yield _frame_code(sheet, suspect), _frame_words(sheet, undo, count)
 
@@ -77,10 +77,20 @@ _PLACED: dict[Kind, str] = {"shifted": "shifted", "shrunk": "shrunk"}
 _PLACED_WORDS: dict[Kind, str] = {"shifted": "lie ", "shrunk": ""}
 
 
-def _placed_code(sheet: Sheet, undo: Undo) -> str:
+def _placed_code(sheet: Sheet, suspect: Suspect) -> str:
     """A shift of about a unit is one of rounding, though boxes are so small that it costs hits."""
-    is_rounding = undo.grid.kind == "shifted" and np.abs(undo.grid.place(sheet).start).max() <= LARGEST
-    return "offset" if is_rounding else _PLACED[undo.grid.kind]
+    grid = suspect.undo.grid
+    if grid.kind != "shifted":
+        return _PLACED[grid.kind]
+    if np.abs(grid.place(sheet).start).max() <= LARGEST:
+        return "offset"
+    return "near_shift" if _costs_little(suspect.evidence) else "shifted"
+
+
+def _costs_little(evidence: Evidence) -> bool:
+    """Whether a mistake takes so few hits, and so little of the median IoU, that it is no error."""
+    hits, value = evidence.after - evidence.before, evidence.value_after - evidence.value_before
+    return hits < _NEAR[0] and value < _NEAR[1]
 
 
 def _rise(evidence: Evidence) -> str:
@@ -103,8 +113,7 @@ def _frame_code(sheet: Sheet, suspect: Suspect) -> str:
         return "thousandths_as_pixels"
     if grid.kind == "pixels" and taken == "thousandths":
         return "pixels_as_thousandths"
-    hits, value = evidence.after - evidence.before, evidence.value_after - evidence.value_before
-    if hits < _NEAR[0] and value < _NEAR[1]:
+    if _costs_little(evidence):
         return "near_frame"
     return "padded" if grid.kind in PADDED else "wrong_frame"
 
