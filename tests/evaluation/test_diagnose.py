@@ -154,11 +154,23 @@ def test_a_wrong_frame_is_told_with_its_size_and_what_it_costs(tmp_path: Path) -
         ([[1, 1], [2, 2], [3, 3]], "2.00 x 2.00 too large, 1.00 to 3.00 by picture"),
         ([[1, 1], [1, 1], [3.57, 3.5]], "too large, 1.00 to 3.57 by picture"),
         ([[1, 1], [1, 1], [0.25, 0.25]], "too small, 1.00 to 4.00 by picture"),
+        ([[0.993, 1], [0.97, 1], [1.14, 1]], "0.97 to 1.14 times as large as they should be, by picture"),
         ([[0.9, 0.9], [0.9, 0.9], [3, 3]], "0.90 x 0.90 times as large as they should be, 0.90 to 3.00 by picture"),
     ],
 )
 def test_a_scale_is_told_as_it_is_seen(scales: list[list[float]], words: str) -> None:
     assert _scale_words(np.array(scales)) == words
+
+
+@pytest.mark.parametrize(("units", "side", "decimals"), [(1000, "625 (625x469;", 0), (1, "0.625 (0.625x0.469;", 4)])
+def test_pictures_of_one_size_in_the_corner_of_a_square_are_told_by_their_longer_side(
+    units: int, side: str, decimals: int, tmp_path: Path
+) -> None:
+    """A square of 1024: 640 of it are 625 thousandths."""
+    answers = make(0, Kind(count=150, sizes=((640, 480),)))
+    rows = text_rows(answers, lambda one: one.unit * np.tile([640, 480], 2) / 1024 * units, decimals=decimals)
+    (fault,) = look_at(answers, rows, tmp_path).faults
+    assert fault.code == "wrong_frame" and f"its longer side resized to {side}" in fault.message
 
 
 def test_a_wrong_frame_of_large_pictures_alone_is_told_by_them(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from groundling.evaluation.diagnosis import Fault, fault_of
-from groundling.evaluation.grids import ORDERS, PADDED, Kind
+from groundling.evaluation.grids import ORDERS, PADDED, Kind, length
 from groundling.evaluation.offset import LARGEST
 from groundling.evaluation.part import Part
 from groundling.evaluation.sheet import Sheet
@@ -139,6 +139,8 @@ def _scale_words(scales: np.ndarray) -> str:
         x, y, scales, what = 1 / x, 1 / y, 1 / scales, "too small"
     elif min(x, y) > 1 - slack / 2 and farthest > 1:
         what = "too large"
+    elif is_usual:  # some are too small, some too large
+        return f"{scales.min():.2f} to {scales.max():.2f} {what}, by picture"
     spread = f", {scales.min():.2f} to {scales.max():.2f} by picture" if by_picture else ""
     return f"{what}{spread}" if is_usual else f"{x:.{digits}f} x {y:.{digits}f} {what}{spread}"
 
@@ -155,19 +157,14 @@ def _sizes(sheet: Sheet, undo: Undo) -> str:
     placement = undo.grid.place(sheet)
     is_usual = np.array([case.is_raw == sheet.is_raw for case in sheet.cases])
     place = int(np.where(is_usual, _misfit(placement.sides / sheet.reads).max(axis=1), -1.0).argmax())
-    width, height = map(_length, placement.sides[place].tolist())
-    left, top = map(_length, placement.starts[place].tolist())
+    width, height = map(length, placement.sides[place].tolist())
+    left, top = map(length, placement.starts[place].tolist())
     case = sheet.cases[place]
     where = (
         "" if len({case.original for case in sheet.cases}) == 1 else f" for record {case.record.id}, of {case.original}"
     )
     lies = f" at {left}, {top}" if undo.grid.kind in PADDED else ""
     return f" ({width}x{height}{lies}{where}; read as {case.read})"
-
-
-def _length(units: float) -> str:
-    """A side in whole units, unless it is so few that they are shares."""
-    return f"{units:.0f}" if units >= 10 else f"{units:.3g}"
 
 
 # ---- how pictures are turned -----------------------------------------------------------------------------------
