@@ -122,7 +122,7 @@ def by_side(share: float, edges: Sequence[int], *, count: int, seed: int) -> Loo
     for one in answers:
         rows = IN_SEEN(one)
         moved = (rows + share * np.tile(rows[:, 2:] - rows[:, :2], 2) * edges).round()
-        cases.append(Case(one.record, one.original, one.seen, one.seen, moved, one.labels, None, None, True))
+        cases.append(Case(one.record, one.original, one.seen, one.seen, moved, [*one.labels], None, None, True))
     sheet = lay_out(cases)
     return find_offset(sheet, NOTHING, NOTHING.place(sheet))
 
