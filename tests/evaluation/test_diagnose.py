@@ -154,11 +154,23 @@ def test_a_wrong_frame_is_told_with_its_size_and_what_it_costs(tmp_path: Path) -
         ([[1, 1], [2, 2], [3, 3]], "2.00 x 2.00 too large, 1.00 to 3.00 by picture"),
         ([[1, 1], [1, 1], [3.57, 3.5]], "too large, 1.00 to 3.57 by picture"),
         ([[1, 1], [1, 1], [0.25, 0.25]], "too small, 1.00 to 4.00 by picture"),
+        ([[0.993, 1], [0.97, 1], [1.14, 1]], "0.97 to 1.14 times as large as they should be, by picture"),
         ([[0.9, 0.9], [0.9, 0.9], [3, 3]], "0.90 x 0.90 times as large as they should be, 0.90 to 3.00 by picture"),
     ],
 )
 def test_a_scale_is_told_as_it_is_seen(scales: list[list[float]], words: str) -> None:
     assert _scale_words(np.array(scales)) == words
+
+
+@pytest.mark.parametrize(("units", "side", "decimals"), [(1000, "625 (625x469;", 0), (1, "0.625 (0.625x0.469;", 4)])
+def test_pictures_of_one_size_in_the_corner_of_a_square_are_told_by_their_longer_side(
+    units: int, side: str, decimals: int, tmp_path: Path
+) -> None:
+    """A square of 1024: 640 of it are 625 thousandths."""
+    answers = make(0, Kind(count=150, sizes=((640, 480),)))
+    rows = text_rows(answers, lambda one: one.unit * np.tile([640, 480], 2) / 1024 * units, decimals=decimals)
+    (fault,) = look_at(answers, rows, tmp_path).faults
+    assert fault.code == "wrong_frame" and f"its longer side resized to {side}" in fault.message
 
 
 def test_a_wrong_frame_of_large_pictures_alone_is_told_by_them(tmp_path: Path) -> None:
@@ -437,6 +449,74 @@ def test_a_part_that_is_right_is_told_with_the_mistake_of_the_others(
     )
 
 
+# ---- things taken for each other ---------------------------------------------------------------------------------
+
+Layout = Callable[[np.ndarray], np.ndarray]
+LAYOUTS: dict[str, tuple[tuple[float, float], Layout]] = {
+    "left and right": ((0.28, 0.5), lambda middle: middle * [-1, 1] + [1, 0]),
+    "above and below": ((0.5, 0.28), lambda middle: middle * [1, -1] + [0, 1]),
+    "on a diagonal": ((0.28, 0.28), lambda middle: 1 - middle),
+    "on the other diagonal": ((0.28, 0.72), lambda middle: middle[::-1]),
+}
+
+
+def things_in_pairs(seed: int, layout: str, wrong: float, *, both: bool, jitter: float = 0.06) -> list[Answered]:
+    """Two of a kind in each picture, asked for one or both; so many are taken for the other, else noise."""
+    rng = np.random.default_rng(seed)
+    place, mirror = LAYOUTS[layout]
+    pairs: list[Answered] = []
+    for number, one in enumerate(make(seed, Kind(count=200 if both else 400))):
+        size, middle = rng.uniform([0.15, 0.3], [0.3, 0.45]), np.array(place) + rng.normal(0, jitter / 2, 2)
+        middles = [middle, mirror(middle) + rng.normal(0, jitter, 2)]
+        sizes = [size * np.exp(rng.normal(0, 0.15, 2)) for _ in middles]
+        boxes = [np.clip(np.hstack([at - by / 2, at + by / 2]), 0, 1) for at, by in zip(middles, sizes, strict=True)]
+        for which in (0, 1) if both else (int(rng.integers(2)),):
+            told = boxes[1 - which if rng.random() < wrong else which]
+            noise = rng.normal(0, 0.03, 4) * np.tile(told[2:] - told[:2], 2)
+            (box,) = gl.Boxes(boxes[which][None], gl.Frame(1, 1)).to(one.original).xyxy.tolist()
+            name = ("first", "second")[which]
+            record = replace(
+                one.record,
+                id=f"{number} {name}",
+                image=Path(f"{number}.jpg"),
+                question=f"the {name} person",
+                targets=(Target(box=tuple(box), label="person"),),
+            )
+            pairs.append(replace(one, record=record, unit=np.clip(told + noise, 0, 1)[None], labels=["person"]))
+    return pairs
+
+
+def frame_faults(answers: list[Answered], folder: Path) -> list[str]:
+    """What is said but that one thing is taken for another."""
+    return [code for code in codes(look_at(answers, text_rows(answers, IN_SEEN), folder)) if code != "confused_classes"]
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_thing_taken_for_the_one_across_the_picture_is_no_turn(layout: str, both: bool, tmp_path: Path) -> None:
+    assert frame_faults(things_in_pairs(0, layout, 0.2, both=both), tmp_path) == []
+
+
+def test_one_of_two_that_is_never_found_is_no_turn(tmp_path: Path) -> None:
+    """Whichever is asked for, it shows the first."""
+    answers = things_in_pairs(0, "left and right", 0, both=True)
+    answers[1::2] = [
+        replace(second, unit=first.unit) for first, second in zip(answers[::2], answers[1::2], strict=True)
+    ]
+    assert frame_faults(answers, tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_things_taken_for_each_other_are_no_turn_in_many_draws(layout: str, both: bool, tmp_path: Path) -> None:
+    for seed in range(3):
+        for wrong in (0.15, 0.25, 0.4):
+            for jitter in (0.0, 0.03, 0.06):
+                answers = things_in_pairs(100 + seed, layout, wrong, both=both, jitter=jitter)
+                assert frame_faults(answers, tmp_path) == [], (seed, wrong, jitter)
+
+
 # ---- how much a mistake costs ----------------------------------------------------------------------------------
 
 
@@ -460,6 +540,17 @@ def test_another_familys_steps_are_an_error_for_small_boxes(kind: Kind, code: st
     """Steps of 32 for 28: sides differ by 3 % at most."""
     answers = make(3, kind)
     assert codes(look_at(answers, text_rows(answers, resized(1_003_520, "qwen3_vl")), tmp_path)) == [code]
+
+
+def test_a_shift_that_costs_no_hits_is_a_warning(tmp_path: Path) -> None:
+    """Boxes are drawn too low by a tenth of their height."""
+    answers = make(0, Kind(count=400, misses=0.15))
+    rows = text_rows(
+        answers, lambda one: IN_SEEN(one) + 0.1 * (IN_SEEN(one)[:, [3]] - IN_SEEN(one)[:, [1]]) * np.tile([0, 1], 2)
+    )
+    (fault,) = look_at(answers, rows, tmp_path).faults
+    assert (fault.code, fault.level) == ("near_shift", "warning")
+    assert fault.before is not None and fault.after is not None and fault.after - fault.before < 0.05
 
 
 # ---- silence ---------------------------------------------------------------------------------------------------
@@ -779,6 +870,7 @@ def test_every_code_is_planted() -> None:
         "unanswered",
         "pixels_as_thousandths",
         "near_frame",
+        "near_shift",
         "at_chance",
         "too_few",
         "one_box",

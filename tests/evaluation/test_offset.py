@@ -113,3 +113,22 @@ def test_what_is_said_to_be_seen_is_seen() -> None:
     assert sum(offset is not None for offset in found) >= 7
     found = [look_at([each / 3] * 4, count=120, noise=0.03, seed=seed).offset for seed, each in enumerate(least)]
     assert sum(offset is not None for offset in found) <= 1
+
+
+def by_side(share: float, edges: Sequence[int], *, count: int, seed: int) -> Look:
+    """At answers whose edges lie off by a share of their own box's side."""
+    answers = make(seed, Kind(count=count, noise=0.03, misses=0.2))
+    cases: list[Case] = []
+    for one in answers:
+        rows = IN_SEEN(one)
+        moved = (rows + share * np.tile(rows[:, 2:] - rows[:, :2], 2) * edges).round()
+        cases.append(Case(one.record, one.original, one.seen, one.seen, moved, [*one.labels], None, None, True))
+    sheet = lay_out(cases)
+    return find_offset(sheet, NOTHING, NOTHING.place(sheet))
+
+
+@pytest.mark.parametrize("edges", [(0, 0, 1, 1), (1, 1, 0, 0), (1, 1, 1, 1)])
+def test_a_bias_that_goes_with_the_size_of_a_box_is_no_rounding(edges: tuple[int, ...]) -> None:
+    for share in (0.01, 0.02):
+        for seed in range(3):
+            assert by_side(share, edges, count=1500, seed=seed).offset is None, (share, seed)

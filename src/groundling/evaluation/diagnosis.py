@@ -84,6 +84,12 @@ CODES: dict[str, Code] = {
         "look at the sides that boxes are scaled by: those of the picture as it was resized, in whole steps, not those "
         "of its budget; 1000 for thousandths, not 999 or 1024",
     ),
+    "near_shift": Code(
+        "warning",
+        "boxes that lie a little beside their targets, all to one side, which costs few hits",
+        "if large boxes lie farther off than small ones, it is a habit of the model: train longer; else look for a "
+        "border that was added or cut off",
+    ),
     "shrunk": Code(
         "warning",
         "boxes that shrink towards the middle of the picture, or spread from it",

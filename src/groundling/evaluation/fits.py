@@ -28,6 +28,7 @@ from groundling.evaluation.grids import (
     Placement,
     SquareUnit,
     in_squares,
+    length,
     longer_side,
     resized,
 )
@@ -93,7 +94,7 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
 class Rule(NamedTuple):
     """A grid with one size left open: (N, 2) sides of the picture, and its corner, for a size of 1."""
 
-    words: str  # with {size}
+    words: str  # with {size}, in {area} squared, or {times}
     base: Callable[[np.ndarray], Placement]
     cost: float = 1.6
     kind: Kind = "fitted"
@@ -101,23 +102,23 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(
-        "pixels of the picture, padded at the right and bottom or not, its longer side resized to {size:.0f}",
+        "pixels of the picture, padded at the right and bottom or not, its longer side resized to {size}",
         lambda wh: Placement(wh / longer_side(wh)),
     ),
     Rule(
-        "pixels of the picture, its shorter side resized to {size:.0f}",
+        "pixels of the picture, its shorter side resized to {size}",
         lambda wh: Placement(wh / wh.min(axis=1, keepdims=True)),
     ),
-    Rule("pixels of the picture resized to a width of {size:.0f}", lambda wh: Placement(wh / wh[:, :1])),
-    Rule("pixels of the picture resized to a height of {size:.0f}", lambda wh: Placement(wh / wh[:, 1:])),
-    Rule("pixels of the picture {size:.3g} times as large", lambda wh: Placement(wh), 1.82),
+    Rule("pixels of the picture resized to a width of {size}", lambda wh: Placement(wh / wh[:, :1])),
+    Rule("pixels of the picture resized to a height of {size}", lambda wh: Placement(wh / wh[:, 1:])),
+    Rule("pixels of the picture {times:.3g} times as large", lambda wh: Placement(wh), 1.82),
     Rule(
-        "pixels of the picture resized to about {size:.0f} x {size:.0f} = {area:.0f} pixels",
+        "pixels of the picture resized to about {size} x {size} = {area} pixels",
         lambda wh: Placement(wh / np.sqrt(wh.prod(axis=1, keepdims=True))),
     ),
-    Rule("{size:.0f}ths of the picture's sides", lambda wh: Placement(np.ones_like(wh))),
+    Rule("{size}ths of the picture's sides", lambda wh: Placement(np.ones_like(wh))),
     Rule(
-        "pixels of a square of {size:.0f} with the picture in its middle",
+        "pixels of a square of {size} with the picture in its middle",
         lambda wh: Placement(wh / longer_side(wh), (1 - wh / longer_side(wh)) / 2),
         1.8,
         "padded_to",
@@ -138,7 +139,8 @@ def _ruled(rule: Rule, size: float) -> Grid:
         base = rule.base(sheet.originals)
         return Placement(base.sides * size, base.starts * size)
 
-    return Grid(rule.words.format(size=size, area=size**2), rule.kind, rule.cost, place)
+    words = rule.words.format(size=length(size), area=length(size**2), times=size)
+    return Grid(words, rule.kind, rule.cost, place)
 
 
 def _fit_size(sheet: Sheet, order: str, rule: Rule, seed: int) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from groundling.evaluation.diagnosis import Fault, fault_of
-from groundling.evaluation.grids import ORDERS, PADDED, Kind
+from groundling.evaluation.grids import ORDERS, PADDED, Kind, length
 from groundling.evaluation.offset import LARGEST
 from groundling.evaluation.part import Part
 from groundling.evaluation.sheet import Sheet
@@ -67,7 +67,7 @@ def _in_words(sheet: Sheet, suspect: Suspect, base: Undo) -> Iterator[tuple[str,
     if undo.grid is base.grid or undo.grid.kind == "read":
         return
     if undo.grid.kind in _PLACED:
-        yield _placed_code(sheet, undo), f"boxes {_PLACED_WORDS[undo.grid.kind]}{undo.grid.words} {count}"
+        yield _placed_code(sheet, suspect), f"boxes {_PLACED_WORDS[undo.grid.kind]}{undo.grid.words} {count}"
     elif undo.turn == base.turn:
         yield _frame_code(sheet, suspect), _frame_words(sheet, undo, count)
 
@@ -77,10 +77,20 @@ _PLACED: dict[Kind, str] = {"shifted": "shifted", "shrunk": "shrunk"}
 _PLACED_WORDS: dict[Kind, str] = {"shifted": "lie ", "shrunk": ""}
 
 
-def _placed_code(sheet: Sheet, undo: Undo) -> str:
+def _placed_code(sheet: Sheet, suspect: Suspect) -> str:
     """A shift of about a unit is one of rounding, though boxes are so small that it costs hits."""
-    is_rounding = undo.grid.kind == "shifted" and np.abs(undo.grid.place(sheet).start).max() <= LARGEST
-    return "offset" if is_rounding else _PLACED[undo.grid.kind]
+    grid = suspect.undo.grid
+    if grid.kind != "shifted":
+        return _PLACED[grid.kind]
+    if np.abs(grid.place(sheet).start).max() <= LARGEST:
+        return "offset"
+    return "near_shift" if _costs_little(suspect.evidence) else "shifted"
+
+
+def _costs_little(evidence: Evidence) -> bool:
+    """Whether a mistake takes so few hits, and so little of the median IoU, that it is no error."""
+    hits, value = evidence.after - evidence.before, evidence.value_after - evidence.value_before
+    return hits < _NEAR[0] and value < _NEAR[1]
 
 
 def _rise(evidence: Evidence) -> str:
@@ -103,8 +113,7 @@ def _frame_code(sheet: Sheet, suspect: Suspect) -> str:
         return "thousandths_as_pixels"
     if grid.kind == "pixels" and taken == "thousandths":
         return "pixels_as_thousandths"
-    hits, value = evidence.after - evidence.before, evidence.value_after - evidence.value_before
-    if hits < _NEAR[0] and value < _NEAR[1]:
+    if _costs_little(evidence):
         return "near_frame"
     return "padded" if grid.kind in PADDED else "wrong_frame"
 
@@ -130,6 +139,8 @@ def _scale_words(scales: np.ndarray) -> str:
         x, y, scales, what = 1 / x, 1 / y, 1 / scales, "too small"
     elif min(x, y) > 1 - slack / 2 and farthest > 1:
         what = "too large"
+    elif is_usual:  # some are too small, some too large
+        return f"{scales.min():.2f} to {scales.max():.2f} {what}, by picture"
     spread = f", {scales.min():.2f} to {scales.max():.2f} by picture" if by_picture else ""
     return f"{what}{spread}" if is_usual else f"{x:.{digits}f} x {y:.{digits}f} {what}{spread}"
 
@@ -146,19 +157,14 @@ def _sizes(sheet: Sheet, undo: Undo) -> str:
     placement = undo.grid.place(sheet)
     is_usual = np.array([case.is_raw == sheet.is_raw for case in sheet.cases])
     place = int(np.where(is_usual, _misfit(placement.sides / sheet.reads).max(axis=1), -1.0).argmax())
-    width, height = map(_length, placement.sides[place].tolist())
-    left, top = map(_length, placement.starts[place].tolist())
+    width, height = map(length, placement.sides[place].tolist())
+    left, top = map(length, placement.starts[place].tolist())
     case = sheet.cases[place]
     where = (
         "" if len({case.original for case in sheet.cases}) == 1 else f" for record {case.record.id}, of {case.original}"
     )
     lies = f" at {left}, {top}" if undo.grid.kind in PADDED else ""
     return f" ({width}x{height}{lies}{where}; read as {case.read})"
-
-
-def _length(units: float) -> str:
-    """A side in whole units, unless it is so few that they are shares."""
-    return f"{units:.0f}" if units >= 10 else f"{units:.3g}"
 
 
 # ---- how pictures are turned -----------------------------------------------------------------------------------

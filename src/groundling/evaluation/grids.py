@@ -71,6 +71,11 @@ class Grid(NamedTuple):
 AS_READ = Grid("as they were read", "read", 0.0, lambda sheet: Placement(sheet.reads))
 
 
+def length(units: float) -> str:
+    """A side in whole units, unless it is so few that they are shares."""
+    return f"{units:.0f}" if units >= 10 else f"{units:.3g}"
+
+
 # ---- frames that tools have in mind ----------------------------------------------------------------------------
 
 

@@ -7,10 +7,13 @@ may have a bias of its own along one of them, or at one edge, or draw wide.
 Edges scatter about as far as boxes are large, so small boxes tell most and weigh most. The four edges are measured
 each by a robust mean, with what they have in common (a box that lies to the right has both sides there), and then
 explained together: with n boxes the smallest bias that can be told from 0 is about their scatter over sqrt(4 n).
+
+A model may also draw edges off by a share of the box's side. Measured as such, that explains more than a bias of units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -92,11 +95,11 @@ def find_offset(sheet: Sheet, undo: Undo, placed: np.ndarray) -> Look:
     kept = _right_ones(sheet, placed)
     if len(kept) < _FEWEST:
         return Look(len(kept), np.inf, unit, None)
-    in_own = _measure(sheet, placed, kept, coarse)
+    in_own = _measure(sheet, placed, kept, coarse, _EVENLY)
     found = in_own.find(unit)
-    if found is None:
+    if found is None or _measure(sheet, placed, kept, coarse, _BY_SIDE).rounded >= in_own.rounded:
         return Look(len(kept), in_own.least, unit, None)
-    in_picture = _measure(sheet, placed, kept, sheet.originals).find("original pixels")
+    in_picture = _measure(sheet, placed, kept, sheet.originals, _EVENLY).find("original pixels")
     best = max((offset for offset in (found, in_picture) if offset), key=lambda offset: offset.sure)
     return Look(len(kept), in_own.least, unit, best._replace(grows=_grows(sheet, placed, kept, coarse)))
 
@@ -105,7 +108,7 @@ def _grows(sheet: Sheet, placed: np.ndarray, kept: np.ndarray, sides: np.ndarray
     """Whether the farther half of the boxes lies off by more than the nearer one: a scale does that, no rounding."""
     away = sheet.paired_truth[kept].sum(axis=1)
     halves = (kept[away < np.median(away)], kept[away >= np.median(away)])
-    near, far = (_measure(sheet, placed, half, sides).measure(_ROUNDED[0], "") for half in halves)
+    near, far = (_measure(sheet, placed, half, sides, _EVENLY).measure(_ROUNDED[0], "") for half in halves)
     slack = _GROWS * float(np.hypot(near.error, far.error))
     return (far.value - near.value) * np.sign(far.value) > slack
 
@@ -123,8 +126,17 @@ def _right_ones(sheet: Sheet, placed: np.ndarray) -> np.ndarray:
     return np.flatnonzero(inside & (sheet.overlaps(placed) >= 0.5))
 
 
+Growth = Callable[[np.ndarray], np.ndarray]
+_EVENLY: Growth = np.ones_like
+_BY_SIDE: Growth = np.copy
+"""How many times its value a bias moves boxes of such (K,) sides."""
+
+
 class Edges(NamedTuple):
-    """How far edges lie off, (4,) in units, and the inverse of these means' covariance, (4, 4)."""
+    """How far edges lie off, (4,) in units or in shares of a box's side.
+
+    And the inverse, (4, 4), of the covariance of these means.
+    """
 
     means: np.ndarray
     inverse: np.ndarray
@@ -133,6 +145,11 @@ class Edges(NamedTuple):
         """What a bias of that pattern takes off the chi square of the means."""
         edges = np.array(pattern.edges)
         return float((edges @ self.inverse @ self.means) ** 2 / (edges @ self.inverse @ edges))
+
+    @property
+    def rounded(self) -> float:
+        """What the best of the roundings explains."""
+        return max(map(self.explained, _ROUNDED))
 
     def find(self, unit: str) -> Offset | None:
         """The one rounding that explains the means, if one does, and clearly more than a bias of the model's own."""
@@ -160,21 +177,22 @@ class Edges(NamedTuple):
         return max(_LEAST, (_SURE + _USUALLY) / explained**0.5, (_CLEARER**0.5 + _USUALLY) / max(clearer, 1e-9) ** 0.5)
 
 
-def _measure(sheet: Sheet, placed: np.ndarray, kept: np.ndarray, sides: np.ndarray) -> Edges:
+def _measure(sheet: Sheet, placed: np.ndarray, kept: np.ndarray, sides: np.ndarray, growth: Growth) -> Edges:
     """The edges of the pairs that are kept, where pictures measure `sides`, (N, 2)."""
     units = np.tile(sheet.per_pair(sides)[kept], 2)
     truth = sheet.paired_truth[kept] * units
     off = placed[sheet.pairs.boxes[kept]] * units - truth
     box_sides = np.tile(truth[:, 2:] - truth[:, :2], 2)
     owner = sheet.true_owner[sheet.pairs.truths[kept]]
-    means, pulls = zip(*(_mean(off[:, edge], box_sides[:, edge]) for edge in range(4)), strict=True)
+    means, pulls = zip(*(_mean(off[:, edge], box_sides[:, edge], growth) for edge in range(4)), strict=True)
     by_answer = np.array([np.bincount(owner, weights=pull) for pull in pulls])
     return Edges(np.array(means), np.linalg.inv(by_answer @ by_answer.T + 1e-12 * np.eye(4)))
 
 
-def _mean(off: np.ndarray, box_sides: np.ndarray) -> tuple[float, np.ndarray]:
+def _mean(off: np.ndarray, box_sides: np.ndarray, growth: Growth) -> tuple[float, np.ndarray]:
     """Huber's mean of (K,) distances whose spread goes with a box's side, and how far each pulls it to itself."""
-    spread = _spread(off, box_sides)
+    times = growth(box_sides)
+    off, spread = off / times, _spread(off, box_sides) / times
     value, kept = float(np.median(off)), spread**-2
     for _ in range(_ROUNDS):
         kept = spread**-2 * np.minimum(1, 1.345 * spread / np.maximum(np.abs(off - value), 1e-12))

@@ -97,6 +97,14 @@ class Sheet:
         best = self._best(placed)
         return np.minimum(np.bincount(self.true_owner, weights=best * self._shares, minlength=len(self)), 1.0)
 
+    def size_values(self, placed: np.ndarray) -> np.ndarray:
+        """(N,) what each answer would be worth if only the sizes of its boxes, (B, 4), counted, not their places."""
+        return self._centered.values(_about_nought(placed))
+
+    @cached_property
+    def _centered(self) -> Sheet:
+        return replace(self, truth=_about_nought(self.truth))
+
     def worth(self, placed: np.ndarray) -> np.ndarray:
         """(S,) mean values of the answers for S ways to place their boxes: (S, B, 4)."""
         return self._best(placed) @ self._shares / max(len(self), 1)
@@ -187,6 +195,12 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     shared = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
     areas = _areas(a) + _areas(b) - shared
     return np.divide(shared, areas, out=np.zeros(shared.shape), where=shared > 0)
+
+
+def _about_nought(rows: np.ndarray) -> np.ndarray:
+    """(..., 4) boxes of the same sizes, all with their middle at 0, 0."""
+    half = (rows[..., 2:] - rows[..., :2]) / 2
+    return np.concatenate([-half, half], axis=-1)
 
 
 def _areas(rows: np.ndarray) -> np.ndarray:
