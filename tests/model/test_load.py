@@ -27,6 +27,7 @@ from groundling.model.load import (
     Checkpoint,
     build_bare,
     find_checkpoint,
+    find_description,
     load_model,
     load_processor,
     read_config,
@@ -408,6 +409,7 @@ def test_an_adapter_asks_the_hub_for_its_base_at_the_revision_it_was_trained_on(
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
 
     load(find_checkpoint(str(tmp_path)))
+    assert find_description(str(tmp_path)) == tiny_model_folder
 
     assert set(asked) == {("acme/pointer", "abc123")}
 

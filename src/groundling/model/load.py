@@ -81,7 +81,7 @@ def find_description(name: str, *, revision: str | None = None) -> Path:
     """The folder of a model's configuration, of an adapter the one below it; weights on a hub are left there."""
     folder = _find_folder(name, revision, DESCRIBING_FILES)
     base = _read_base(folder)
-    return folder if base is None else find_description(base)
+    return folder if base is None else find_description(base, revision=_read_revision(folder))
 
 
 def _find_folder(name: str, revision: str | None, files: list[str] = WANTED_FILES) -> Path:
@@ -136,9 +136,14 @@ def _read_base(folder: Path) -> str | None:
     return base
 
 
+def _read_revision(adapter: Path) -> str | None:
+    """The revision of a hub's model that an adapter was trained on; None where its file names none."""
+    return (_read_json(adapter / "adapter_config.json") or {}).get("revision")
+
+
 def _find_base(base: str, adapter: Path) -> Checkpoint:
     """The model that an adapter sits on, at the revision that it was trained on where that is a hub's."""
-    revision = (_read_json(adapter / "adapter_config.json") or {}).get("revision")
+    revision = _read_revision(adapter)
     try:
         if _read_base(_find_folder(base, revision)) is not None:
             raise ContractError(f"{adapter} is an adapter of another one, {base}; `groundling merge` that one first")
