@@ -99,13 +99,18 @@ def test_changes_are_the_same_whoever_loads_the_pictures(recipe: Recipe) -> None
     assert changed_weights(alone / "final", plain / "final")
 
 
-def test_evaluations_best_and_patience_survive_a_break(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
-    file = recipe(
+def write_patient(recipe: Recipe, scenes: Path) -> Path:
+    """A recipe that learns to say that there is nothing, and ends two evaluations after it does."""
+    return recipe(
         data={"train": str(scenes / "none.jsonl"), "test": str(scenes / "none.jsonl")},
         train=TWELVE | {"max_steps": 40, "learning_rate": 3e-3},
         evaluate={"every": 5, "metric": "none_recall", "patience": 2, "max_new_tokens": 4},
         run={"keep": 9},
     )
+
+
+def test_evaluations_best_and_patience_survive_a_break(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
+    file = write_patient(recipe, scenes)
     whole = gl.train(file)
     scores = [line["none_recall"] for line in read_metrics(whole) if "none_recall" in line]
     assert max(scores) == 1 and scores[-3:] == [1, 1, 1] and len(scores) < 8, "learned, and stopped by patience"
@@ -119,12 +124,7 @@ def test_a_run_begun_from_another_ones_checkpoint_has_scores_of_its_own(
     recipe: Recipe, scenes: Path, tmp_path: Path
 ) -> None:
     """Even where the other one had the highest of all: its best weights are not here, nor was it waited for them."""
-    file = recipe(
-        data={"train": str(scenes / "none.jsonl"), "test": str(scenes / "none.jsonl")},
-        train=TWELVE | {"max_steps": 40, "learning_rate": 3e-3},
-        evaluate={"every": 5, "metric": "none_recall", "patience": 2, "max_new_tokens": 4},
-        run={"keep": 9},
-    )
+    file = write_patient(recipe, scenes)
     whole = gl.train(file)
     named = Path(shutil.copytree(whole / "checkpoints" / "5", tmp_path / "5"))
     (named / "manifest.json").unlink()
