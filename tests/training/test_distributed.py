@@ -80,6 +80,16 @@ count.batches = 0
 generate._generate_batch = count
 """
 
+# Stands before either program: the threads of gloo run when nothing else wants to, so that they end late
+IDLE_PROGRAM = """
+import os
+from groundling.evaluation.processes import this_process
+this_process()
+for thread in map(int, os.listdir("/proc/self/task")):
+    if thread != os.getpid():
+        os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+"""
+
 # The command line, telling how many questions each process asks
 COUNTING_PROGRAM = """
 from groundling.inference.predict import Grounder
@@ -471,6 +481,17 @@ def test_what_processes_refuse_is_told_once_and_keeps_its_exit_code(folder: Path
     assert done.returncode == 2
     assert done.stderr.count("error: ") == 1 and "holds a run of another recipe" in done.stderr
     assert "Traceback" not in done.stderr and "elastic" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="sets how threads are scheduled")
+def test_threads_that_end_late_leave_the_exit_code_alone(folder: Path, environment: dict[str, str]) -> None:
+    """Python ends by SIGABRT where such a thread lets go of a tensor after it has begun to end."""
+    (folder / "idle.py").write_text(IDLE_PROGRAM + TRAIN_PROGRAM, encoding="utf-8")
+    for _ in range(4):
+        done = run([*TORCHRUN, str(folder / "idle.py"), *halved(folder / "recipe.yaml", folder / "one")], environment)
+        assert "holds a run of another recipe" in done.stderr
+        assert "exitcode  : 2" in done.stderr.partition("Root Cause")[2] and "SIGABRT" not in done.stderr
 
 
 # ---- what one of them meets ------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
 import warnings
 from typing import Any
@@ -38,6 +40,26 @@ _UsageError: Any = typer.BadParameter.__base__  # click's, or that of the copy t
 
 def main() -> None:
     """Run the command line; ends the process with the exit code."""
+    told: list[int] = []
+    if "RANK" in os.environ:  # one of a launch
+        atexit.register(_end_at_once, told)  # before all else that is registered, so that it runs after that
+    told.append(_run())
+    sys.exit(told[0])
+
+
+def _end_at_once(told: list[int]) -> None:
+    """End with the exit code that was told, and leave Python up: gloo's threads abort what is taken down beneath them.
+
+    One that has moved a tensor, and gets to let go of it only while Python ends, asks Python for leave (torch 2.13).
+    """
+    if told:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(told[0])
+
+
+def _run() -> int:
+    """Do what the command line says; the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("groundling").setLevel(logging.INFO if is_speaker() else logging.ERROR)
     warnings.filterwarnings("ignore", "Corrupt EXIF")  # Pillow's; such a picture stays as it is stored
@@ -45,18 +67,18 @@ def main() -> None:
     try:
         code = _build_app()(standalone_mode=False)
     except _UsageError as error:
-        code = _fail_use(error)
+        return _fail_use(error)
     except TrainingError as error:
-        code = fail(str(error), 1)
+        return fail(str(error), 1)
     except PreemptedError as error:
-        code = fail(str(error), PREEMPTED)
+        return fail(str(error), PREEMPTED)
     except GroundlingError as error:
-        code = fail(str(error), 2)
+        return fail(str(error), 2)
     except OSError as error:
-        code = fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
+        return fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 2)
     except (KeyboardInterrupt, typer.Abort) as error:
-        code = fail(str(error) or "interrupted", 130)
-    sys.exit(code if isinstance(code, int) else 0)
+        return fail(str(error) or "interrupted", 130)
+    return code if isinstance(code, int) else 0
 
 
 def is_news(record: logging.LogRecord) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from groundling.data.check import CODES
 from groundling.data.record import Record, Target
@@ -29,9 +29,6 @@ from groundling.training.ready import make_ready
 from groundling.training.records import Example, Gathered, join_samples, longest_sample, pictures_of
 from groundling.training.rows import Length, Row
 from groundling.training.shown import KINDS, Kind, ShownSample, Span, kinds_of, make_visible, show_sample, spans_of
-
-if TYPE_CHECKING:
-    pass
 
 PAGE = "preview.html"
 GOOD_OVERLAP = 0.9  # where rounding costs more, a perfect answer misses acc@0.9
