@@ -62,7 +62,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def case_of(settings: Settings, samples: Samples | None = None, *, has_gpu: bool = True) -> Case:
     work = None if samples is None else plan_rows(samples, settings)
     row = worst_row(settings, max_tokens=1280) if work is None else work.largest
-    return Case(settings, row, samples, has_gpu, work, work)
+    return Case(settings, settings, row, samples, has_gpu, work, work)
 
 
 def offered(case: Case) -> dict[str, Case]:
@@ -203,12 +203,22 @@ def test_changes_that_suffice_are_as_few_as_can_be() -> None:
 def test_costs_are_those_of_the_changes_that_are_left() -> None:
     """Nothing is spread any more and no part frozen by itself where weights of 4 bits are in whole copies."""
     changed = _change_all(case_of(small({"batch_size": 4}, launch={"processes": 2})))
-    assert {"launch.engine=ddp", "tune.freeze=[]", "tune.method=qlora"} <= set(map(str, changed.changes.values()))
+    assert changed.settings.launch.engine is None and not changed.settings.tune.freeze
+    assert not {"launch.engine", "tune.freeze"} & changed.changes.keys() and "tune.method" in changed.changes
     assert _describe_costs(changed).split("; ") == [
         *("together", "a little more time", "about a third more time"),
         *("half the sight: small targets suffer", "adapters beside rounded weights, slower"),
         'needs "groundling[qlora]"',
     ]
+
+
+@pytest.mark.parametrize(("engine", "told"), [("ddp", False), ("zero2", True)])
+def test_what_is_told_at_the_end_is_what_the_recipe_has_otherwise(engine: str, told: bool) -> None:
+    recipe = small({"batch_size": 4}, launch={"processes": 2, "engine": engine}, tune={"freeze": ["merger"]})
+    changed = _change_all(case_of(recipe))
+    shown = set(map(str, changed.changes.values()))
+    assert changed.settings.launch.engine == "ddp" and ("launch.engine=ddp" in shown) == told
+    assert "tune.freeze=[]" in shown, "the recipe froze it"
 
 
 def test_rows_that_become_shorter_twice_still_take_more_time() -> None:

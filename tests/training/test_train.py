@@ -24,7 +24,7 @@ from groundling.training import arguments as module
 from groundling.training.arguments import build_arguments, loading_arguments
 from groundling.training.checkpoint import list_checkpoints
 
-LORA = {"method": "lora", "lora": {"rank": 4, "alpha": 8, "dropout": 0}}
+LORA: dict[str, Any] = {"method": "lora", "lora": {"rank": 4, "alpha": 8, "dropout": 0}}
 STILL = {"max_steps": 1, "learning_rate": 1e-60}  # one step, less than any float32
 
 
@@ -136,6 +136,13 @@ def test_lora_from_lora_wants_the_same_adapter(recipe: Recipe) -> None:
     other = {"method": "lora", "lora": {"rank": 8, "alpha": 9, "dropout": 0.1}}
     with pytest.raises(gl.SettingsError, match=r"rank=4, not 8; tune\.lora\.alpha=8\.0, not 9\.0; set the recipe so"):
         gl.train(recipe("second", model={"name": str(first)}, tune=other))
+
+
+def test_lora_from_lora_wants_adapters_in_the_same_parts(recipe: Recipe) -> None:
+    first = gl.train(recipe("first", tune=LORA, train={"max_steps": 1}))
+    both = LORA | {"lora": LORA["lora"] | {"parts": ["vision", "language"]}}
+    with pytest.raises(gl.SettingsError, match=r"parts=\[language\], not \[language,vision\]; set the recipe so"):
+        gl.train(recipe("second", model={"name": str(first)}, tune=both))
 
 
 @pytest.mark.parametrize(("before", "dropout"), [(0, 0.5), (0.5, 0)])

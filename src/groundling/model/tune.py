@@ -90,6 +90,13 @@ def add_adapter(
     return tuned  # type: ignore[return-value]
 
 
+def list_adapted(model: PreTrainedModel) -> set[Part]:
+    """The parts that have adapters."""
+    from peft.tuners.lora import LoraLayer
+
+    return {part_of(name) for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:
     """Train a model's adapters with this dropout from here on, whatever they had before."""
     from peft.tuners.lora import LoraLayer

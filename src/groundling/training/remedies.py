@@ -30,7 +30,7 @@ class Change(NamedTuple):
     """One setting, by its dotted name, and its other value."""
 
     key: str
-    value: bool | int | float | str | tuple[str, ...]
+    value: bool | int | float | str | tuple[str, ...] | None
 
     def __str__(self) -> str:
         match self.value:
@@ -63,7 +63,8 @@ class Remedy(NamedTuple):
 class Case:
     """A training for which there may be too little memory, as its recipe is or as it was changed."""
 
-    settings: Settings
+    recipe: Settings
+    settings: Settings  # of the recipe as it was changed
     row: RowShape  # that takes most
     samples: Samples | None  # None where there are none to measure
     has_gpu: bool  # where it is trained
@@ -79,9 +80,10 @@ class Case:
         return replace(self.beside(first, *others), costs=left | {first.key: costs})
 
     def beside(self, *changes: Change) -> Case:
-        """The same training with other values beside those that it has been changed by."""
+        """The same training with other values beside those that it has been changed by; the recipe's are no change."""
         changed = {**self.changes} | {change.key: change for change in changes}
-        return replace(self, settings=apply(self.settings, changes), changes=changed)
+        others = {key: change for key, change in changed.items() if change != read(self.recipe, key)}
+        return replace(self, settings=apply(self.settings, changes), changes=others)
 
     def with_rows(self, samples: Samples | None, guess: RowShape) -> Case:
         """The same with the rows of these samples; where there are none, with a guess at the row that takes most."""
@@ -110,7 +112,7 @@ def find_remedies(
     Where nothing suffices, all that is known together comes last, beside so many.
     """
     work = None if samples is None else plan_rows(samples, settings)
-    case, estimates = Case(settings, row, samples, has_gpu, work, work), Estimates(subject)
+    case, estimates = Case(settings, settings, row, samples, has_gpu, work, work), Estimates(subject)
     before = estimates.estimate(settings, row).most.total
 
     def judge(changed: Case) -> Remedy:
@@ -200,6 +202,15 @@ def apply(settings: Settings, changes: Sequence[Change]) -> Settings:
             inner = inner[section]
         inner[name] = value
     return Settings.model_validate(values)
+
+
+def read(settings: Settings, key: str) -> Change:
+    """A setting as it is; None where a library's own default stands."""
+    *sections, name = key.split(".")
+    values: Any = settings.model_dump()
+    for section in sections:
+        values = values[section]
+    return Change(key, values.get(name))
 
 
 # ---- what only takes time --------------------------------------------------------------------------------------
@@ -310,7 +321,7 @@ def _round_optimizer(case: Case) -> Case | None:
     if not case.has_gpu or is_spread or optimizer not in _ADAMW:
         return None
     costs = 'AdamW\'s numbers in 8 bits, hardly a loss; needs "groundling[qlora]"'
-    return case.after(costs, Change("trainer.optim", "adamw_8bit"), *_as_copies(case.settings))
+    return case.after(costs, Change("trainer.optim", "adamw_8bit"), *_as_copies(case))
 
 
 _ADAMW = ("adamw_torch", "adamw_torch_fused")  # of transformers' TrainingArguments
@@ -320,9 +331,10 @@ def _is_whole(settings: Settings) -> bool:
     return settings.launch.engine in (None, "ddp")
 
 
-def _as_copies(settings: Settings) -> tuple[Change, ...]:
-    """What has a whole copy of the model on each device."""
-    return () if _is_whole(settings) else (Change("launch.engine", "ddp"),)
+def _as_copies(case: Case) -> tuple[Change, ...]:
+    """What has a whole copy of the model on each device, as the recipe has where it does."""
+    whole = case.recipe.launch.engine if _is_whole(case.recipe) else "ddp"
+    return () if _is_whole(case.settings) else (Change("launch.engine", whole),)
 
 
 # ---- what learns or sees less ----------------------------------------------------------------------------------
@@ -393,7 +405,7 @@ def _use_4_bits(case: Case) -> Case | None:
     if case.settings.tune.method == "qlora" or not case.has_gpu:
         return None
     costs = 'adapters beside rounded weights, slower; needs "groundling[qlora]"'
-    beside = (*_unfreeze(case.settings), *_as_copies(case.settings))
+    beside = (*_unfreeze(case.settings), *_as_copies(case))
     return case.after(costs, Change("tune.method", "qlora"), *beside)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from transformers import PreTrainedModel
 from groundling.errors import SettingsError
 from groundling.model.attention import use_packed_attention
 from groundling.model.load import Checkpoint, find_checkpoint, load_model
-from groundling.model.tune import Adapter, add_adapter, count_trained, freeze_parts, set_dropout, weights_dtype
+from groundling.model.tune import (
+    Adapter,
+    add_adapter,
+    count_trained,
+    freeze_parts,
+    list_adapted,
+    set_dropout,
+    weights_dtype,
+)
 from groundling.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -69,6 +78,7 @@ def _refuse_other_adapter(model: PreTrainedModel, wanted: Adapter, source: Check
     pairs = {
         "rank": (found.r, wanted.rank),
         "alpha": (found.lora_alpha, wanted.alpha),
+        "parts": (_bracket(list_adapted(model) - {"merger"}), _bracket(wanted.parts)),  # no recipe asks for the merger
     }
     wrong = [f"tune.lora.{name}={has}, not {wants}" for name, (has, wants) in pairs.items() if has != wants]
     if wrong:
@@ -76,6 +86,10 @@ def _refuse_other_adapter(model: PreTrainedModel, wanted: Adapter, source: Check
             f"{source.name} is an adapter to go on with, and has {'; '.join(wrong)}; set the recipe so, "
             "or merge it first (`groundling merge`) for a new adapter on top"
         )
+
+
+def _bracket(parts: Iterable[str]) -> str:
+    return f"[{','.join(sorted(parts))}]"
 
 
 def _lasting_name(base: Checkpoint) -> str:
