@@ -143,6 +143,26 @@ def test_what_else_is_seen_to_differ_stands_beside_the_verdict(gains: int, verdi
     assert "; but" not in compare(make(5, ""), make(17, "")).verdict, "what goes the same way is no news"
 
 
+def test_a_protocols_number_is_no_other_number_beside_itself():
+    """Seven gains, p 2 in 128, are seen where three other numbers are looked at, and would not be where four are."""
+
+    def verdict(protocol: str | None) -> str:
+        asked = [ask_for(number, "cup", "cup" if number % 2 else "pan") for number in range(20)]
+        talking, silent = (
+            build_report(
+                [*asked, *(ask_for(number, "", said) for number in range(20, 27))],
+                contract={},
+                versions={},
+                protocol=protocol,
+            )
+            for said in ("cup", "")
+        )
+        return compare(talking, silent).verdict
+
+    assert verdict("refcoco") == verdict(None)
+    assert verdict(None).endswith("; but f1@0.5 +0.07, none_recall +1.00")
+
+
 def nothing_there(said: list[bool], of: str = "cup") -> Report:
     """Questions for what is not there; to some of them something is answered."""
     found = [ask_for(number, "", of if is_said else "") for number, is_said in enumerate(said)]
