@@ -16,10 +16,19 @@ from groundling.errors import RecordError
 from groundling.evaluation.change import Change, changes, holm
 from groundling.evaluation.groups import Groups, Marked, change_by_class, change_by_size
 from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json, why_not_compared
-from groundling.evaluation.metrics import METRICS, Marks, Prediction, have_one_box, is_of_points, mark, worth_showing
+from groundling.evaluation.metrics import (
+    METRICS,
+    Marks,
+    Prediction,
+    count_pointed,
+    have_one_box,
+    is_of_points,
+    mark,
+    worth_showing,
+)
 from groundling.evaluation.protocols import Protocol, find_protocol
 from groundling.evaluation.ranking import DETECTION, compare_detection
-from groundling.evaluation.report import Report, without_nan
+from groundling.evaluation.report import ONLY_POINTS, Report, without_nan
 from groundling.page.page import show_change, show_p
 
 HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
@@ -63,8 +72,6 @@ class Comparison:
     marks: tuple[Marks, Marks] = field(repr=False)  # what the answers of the pairs earned, before and after
     unmatched_before: int  # questions that only the first report holds
     unmatched_after: int
-    full_before: int  # answers of the pairs that would have gone on, had there been room
-    full_after: int
     verdict: str
     warning: str | None  # why the comparison may be less than it seems
     before: str  # the reports' names
@@ -79,16 +86,47 @@ class Comparison:
         return f"the two reports were not made alike: {', '.join(told)} (before / after)"
 
     @property
+    def full(self) -> tuple[int, int]:
+        """How many answers of the pairs would have gone on, had there been room, before and after."""
+        before, after = (sum(one.answer.is_full for one in side) for side in zip(*self.pairs, strict=True))
+        return before, after
+
+    @property
     def no_room(self) -> str | None:
         """How many answers were cut for want of room, in one line; None where none was."""
-        counts = {"the first report": self.full_before, "the second": self.full_after}
-        told = [f"{count} of {len(self.pairs)} answers of {name}" for name, count in counts.items() if count]
-        if not told:
-            return None
-        return (
-            f"{' and '.join(told)} would have gone on, had there been room, so recall cannot be compared: "
+        told = self._tell_counts(self.full)
+        return told and (
+            f"{told} would have gone on, had there been room, so recall cannot be compared: "
             "raise --max-new-tokens (in a recipe evaluate.max_new_tokens)"
         )
+
+    @property
+    def pointed(self) -> tuple[int, int]:
+        """How many questions for boxes are answered with points alone, before and after."""
+        before, after = (count_pointed(side) for side in zip(*self.pairs, strict=True))
+        return before, after
+
+    @property
+    def only_points(self) -> str | None:
+        """How many answers are points in place of boxes, in one line; None where none is, or points are judged."""
+        told = None if self.is_of_points else self._tell_counts(self.pointed)
+        return told and f"{told} {ONLY_POINTS}"
+
+    def _tell_counts(self, counts: tuple[int, int]) -> str | None:
+        """So many answers of the one and of the other; None where both are 0."""
+        named = zip(("the first report", "the second"), counts, strict=True)
+        told = [f"{count} of {len(self.pairs)} answers of {name}" for name, count in named if count]
+        return " and ".join(told) or None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the comparison may be less than it seems."""
+        return [line for line in (self.warning, self.made_otherwise, self.no_room, self.only_points) if line]
+
+    @property
+    def is_of_points(self) -> bool:
+        """Whether the verdict is on points."""
+        return self.headline is not None and is_of_points(self.headline)
 
     @property
     def shown(self) -> dict[str, Change]:
@@ -132,17 +170,11 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
         marks=(old.marks, new.marks),
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
-        full_before=_count_full(asked),
-        full_after=_count_full(answered),
         verdict=_verdict(metrics, pairs, headlines, [old.marks, new.marks]),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
     )
-
-
-def _count_full(predictions: Sequence[Prediction]) -> int:
-    return sum(one.answer.is_full for one in predictions)
 
 
 def _find_rules(before: Report, after: Report) -> Protocol | None:
@@ -165,7 +197,7 @@ def _order_headlines(pairs: Sequence[Pair], rules: Protocol | None) -> list[str]
 def _answer_points(pairs: Sequence[Pair]) -> bool:
     """Whether questions for boxes are mostly answered with points alone, in each report that names anything."""
     sides = [[one for one in side if one.asks_for_boxes] for side in zip(*pairs, strict=True)]
-    points = [sum(one.answers_points for one in side) for side in sides]
+    points = [count_pointed(side) for side in sides]
     boxes = [sum(len(one.answer.boxes) > 0 for one in side) for side in sides]
     return any(points) and all(boxed <= pointed for boxed, pointed in zip(boxes, points, strict=True))
 
@@ -241,7 +273,11 @@ def _warning(before: Report, after: Report, paired: int) -> str | None:
     if paired == len(before.predictions) == len(after.predictions):
         return None
     records = f"the reports were made on different records ({_short(before)} and {_short(after)}): "
-    return records + f"only the {_count(paired, 'question')} that both hold can be compared"
+    alone = [len(report.predictions) - paired for report in (before, after)]
+    return (
+        f"{records}only the {_count(paired, 'question')} that both hold can be compared; "
+        f"{alone[0]} of the first report and {alone[1]} of the second have no partner"
+    )
 
 
 # ---- how they were made ----------------------------------------------------------------------------------------
@@ -325,7 +361,8 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "made_otherwise": comparison.otherwise,
         "matched": len(comparison.pairs),
         "unmatched": {"before": comparison.unmatched_before, "after": comparison.unmatched_after},
-        "full": {"before": comparison.full_before, "after": comparison.full_after},
+        "full": dict(zip(("before", "after"), comparison.full, strict=True)),
+        "pointed": dict(zip(("before", "after"), comparison.pointed, strict=True)),
         "verdict": comparison.verdict,
         "warning": comparison.warning,
     }

@@ -152,6 +152,11 @@ def count_answered(answer: Answer) -> int:
     return len(answer.boxes) + len(answer.points)
 
 
+def count_pointed(predictions: Sequence[Prediction]) -> int:
+    """How many questions for boxes are answered with points alone."""
+    return sum(one.answers_points for one in predictions)
+
+
 # ---- one prediction --------------------------------------------------------------------------------------------
 
 
