@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from called import Call
 
 from groundling.data.record import Record, Target
 from groundling.dialect.answer import Answer
@@ -235,6 +236,23 @@ def test_a_protocol_that_takes_labels_as_said_has_classes_of_labels_that_hardly_
     asked = [replace(one, record=replace(one.record, question=f"thing {row}")) for row, one in enumerate(found)]
     one = build_report(asked, contract={}, versions={}, protocol="odinw")
     assert compare(one, one).by_class.left_out.keys() == classes_of(one).keys()
+
+
+def test_a_label_acts_on_no_terminal(call: Call, tmp_path: Path):
+    label, other = "mug\n\x1b[31mworse", "cup\x1b[0m"
+    before, after = report([(label, 20.0, False)] * 8), report([(label, 20.0, True)] * 8)
+    renamed = [
+        replace(one, record=replace(one.record, targets=(replace(one.record.targets[0], label=other),)))
+        for one in after.predictions
+    ]
+    write_report(before, tmp_path / "before")
+    write_report(build_report(renamed, contract={}, versions={}), tmp_path / "after")
+
+    ended = call("compare", tmp_path / "before", tmp_path / "after")
+
+    assert "acc@0.5 by class: 1 looked at, different: mug [31mworse +1.000\n" in ended.out
+    assert "labels mug [31mworse / cup [0m (before / after)\n" in ended.err
+    assert "\x1b" not in ended.out + ended.err
 
 
 def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: Path):

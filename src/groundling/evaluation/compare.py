@@ -29,6 +29,7 @@ from groundling.evaluation.metrics import (
 from groundling.evaluation.protocols import Protocol, find_protocol
 from groundling.evaluation.ranking import DETECTION, compare_detection
 from groundling.evaluation.report import ONLY_POINTS, Report, without_nan
+from groundling.page.markdown import flatten
 from groundling.page.page import show_change, show_p
 
 HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
@@ -293,7 +294,7 @@ def _find_otherwise(before: Report, after: Report) -> dict[str, tuple[Any, Any]]
 
 
 def _tell_both(name: str, before: Any, after: Any) -> str:
-    old, new = (value if isinstance(value, str) else json.dumps(value) for value in (before, after))
+    old, new = (flatten(value) if isinstance(value, str) else json.dumps(value) for value in (before, after))
     return name if max(len(old), len(new)) > _MOST_TOLD else f"{name} {old} / {new}"
 
 
