@@ -255,6 +255,17 @@ def test_a_label_acts_on_no_terminal(call: Call, tmp_path: Path):
     assert "\x1b" not in ended.out + ended.err
 
 
+def test_where_only_points_are_left_to_compare_no_protocol_judges_boxes():
+    one = build_report(
+        [point(row, [Target(point=IN_CUP, label="cup")], IN_CUP) for row in range(6)],
+        contract={},
+        versions={},
+        protocol="odinw",
+    )
+    found = compare(one, one)
+    assert (found.headline, found.by_class.metric) == ("point_f1", "point_hit")
+
+
 def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: Path):
     labels = [f"class {number:02}" for number in range(MOST_CLASSES + 3)]
     rows = [(label, 20.0, True) for number, label in enumerate(labels) for _ in range(6 + (number % 2))]

@@ -85,12 +85,12 @@ def change_by_class(
     """The classes that most questions ask for, none of too few pictures to show anything.
 
     Where questions are for several boxes each class counts by its own: what is to be found and what is answered of it;
-    where for several things to point at (`of_points`), by what is to be found of it. `as_said` as in `detection`: each
-    class counts by its own there, too, for what is answered may be of any class.
+    where for several things to point at (`of_points`), by what is to be found of it. Boxes whose labels are taken
+    `as_said`, as in `detection`, may be of any class: each counts by its own there, too.
     """
     if not of_points:
         before, after = before.about_boxes(), after.about_boxes()
-    metric = _BY_CLASS if as_said else _find_metric(before.predictions, of_points, _BY_CLASS)
+    metric = _BY_CLASS if as_said and not of_points else _find_metric(before.predictions, of_points, _BY_CLASS)
     if metric == _BY_CLASS:
         labels = [named.true for named in name_all(before.predictions, as_said=as_said)]
     else:
