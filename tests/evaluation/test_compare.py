@@ -143,6 +143,26 @@ def test_what_else_is_seen_to_differ_stands_beside_the_verdict(gains: int, verdi
     assert "; but" not in compare(make(5, ""), make(17, "")).verdict, "what goes the same way is no news"
 
 
+def test_a_protocols_number_is_no_other_number_beside_itself():
+    """Seven gains, p 2 in 128, are seen where three other numbers are looked at, and would not be where four are."""
+
+    def verdict(protocol: str | None) -> str:
+        asked = [ask_for(number, "cup", "cup" if number % 2 else "pan") for number in range(20)]
+        talking, silent = (
+            build_report(
+                [*asked, *(ask_for(number, "", said) for number in range(20, 27))],
+                contract={},
+                versions={},
+                protocol=protocol,
+            )
+            for said in ("cup", "")
+        )
+        return compare(talking, silent).verdict
+
+    assert verdict("refcoco") == verdict(None)
+    assert verdict(None).endswith("; but f1@0.5 +0.07, none_recall +1.00")
+
+
 def nothing_there(said: list[bool], of: str = "cup") -> Report:
     """Questions for what is not there; to some of them something is answered."""
     found = [ask_for(number, "", of if is_said else "") for number, is_said in enumerate(said)]
@@ -286,6 +306,7 @@ def test_questions_without_a_partner_are_counted_and_warned_of():
     assert comparison.warning is not None
     assert before.records_sha256[:12] in comparison.warning
     assert after.records_sha256[:12] in comparison.warning
+    assert comparison.warning.endswith("; 0 of the first report and 2 of the second have no partner")
 
 
 def test_the_same_line_numbers_of_other_records_do_not_pair():
@@ -348,6 +369,95 @@ def test_points_are_compared_where_there_are_any(tmp_path: Path):
     boxes = compare(report([True, False]), report([True, True]))
     assert not math.isnan(boxes.metrics["point_f1"].difference)
     assert not any(name.startswith("point_") for name in boxes.shown)
+
+
+def ask_for_a_box(number: int, *places: tuple[float, float]) -> Prediction:
+    """A question for one box, answered with points."""
+    answer = Answer(Boxes([], PHOTO), Points(places, PHOTO), [None] * len(places), "", None, PHOTO)
+    return replace(predict(number, True), answer=answer)
+
+
+INSIDE, OUTSIDE = (20.0, 20.0), (90.0, 90.0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "places", "by", "standing"),
+    [(None, (OUTSIDE, INSIDE), "point_f1", "0.67"), ("screenspot", (INSIDE, OUTSIDE), "point_hit", "1.00")],
+)
+def test_points_are_shown_and_sorted_by_what_is_judged(
+    protocol: str | None, places: tuple[tuple[float, float], ...], by: str, standing: str, tmp_path: Path
+):
+    """The first comes closer, the next two go further from it, and the last is alike."""
+    before = [ask_for_a_box(0, OUTSIDE), ask_for_a_box(1, INSIDE), ask_for_a_box(2, INSIDE), ask_for_a_box(3, INSIDE)]
+    after = [ask_for_a_box(0, *places), ask_for_a_box(1, OUTSIDE), ask_for_a_box(2), ask_for_a_box(3, INSIDE)]
+    reports = [build_report(each, contract={}, versions={}, protocol=protocol) for each in (before, after)]
+    write_comparison(compare(*reports), tmp_path)
+
+    page = (tmp_path / "comparison.html").read_text("utf-8")
+    markdown = (tmp_path / "comparison.md").read_text("utf-8").replace("\\", "")
+
+    titles = re.findall(r"<h2>([^<]+) <span class=\"count\">(\d+) question", page)
+    assert titles == [("Closer to the truth", "1"), ("Further from the truth", "2"), ("Much the same", "1")]
+    assert f"after {standing}</span>" in page and f"By {by} of each question." in page
+    assert page.count('<path class="dot before"') == 4 and page.count('<path class="dot after"') == 4
+    assert page.count('<rect class="line truth"') == 2 * 4, "on either side"
+    assert "How exact the boxes are" not in page
+    assert f"By {by} of each question." in markdown and "closer to the truth: 1, further from the truth: 2" in markdown
+
+
+def test_points_to_find_are_sorted_beside_boxes_and_seen_whole(tmp_path: Path):
+    boxes = [predict(number, True) for number in range(6)]
+
+    def make(*places: tuple[float, float]) -> Report:
+        answer = Answer(Boxes([], PHOTO), Points(places, PHOTO), [None] * len(places), "", None, PHOTO)
+        nose = Prediction(Record("the nose", Path("9.jpg"), (Target(point=(1, 1)),), id="9"), answer, PHOTO)
+        return build_report([*boxes, nose], contract={}, versions={})
+
+    write_comparison(compare(make(OUTSIDE), make((2.0, 2.0))), tmp_path)
+
+    page = (tmp_path / "comparison.html").read_text("utf-8")
+    closer = page.partition("Closer to the truth")[2].partition("Much the same")[0]
+    assert "the nose" in closer and "after 1.00" in closer and "of points by their F1" in closer
+    assert 'viewBox="0.0 0.0 100.0 100.0"' in closer, "the point in the one corner, and the answer in the other"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "answered", "told"),
+    [
+        (
+            "refcoco",
+            ("points", "points"),
+            "8 of 8 answers of the first report and 8 of 8 answers of the second are points",
+        ),
+        (None, ("boxes", "points"), "8 of 8 answers of the second are points"),
+        (None, ("points", "points"), None),
+        ("pointing", ("boxes", "points"), None),
+        (None, ("boxes", "boxes"), None),
+    ],
+)
+def test_points_in_place_of_boxes_are_told_wherever_the_comparison_is(
+    call: Call, protocol: str | None, answered: tuple[str, str], told: str | None, tmp_path: Path
+):
+    lots = {
+        "points": [ask_for_a_box(number, INSIDE) for number in range(8)],
+        "boxes": [predict(number, True) for number in range(8)],
+    }
+    for name, what in zip(("before", "after"), answered, strict=True):
+        write_report(build_report(lots[what], contract={}, versions={}, protocol=protocol), tmp_path / name)
+    ended = call("compare", tmp_path / "before", tmp_path / "after", "--to", tmp_path)
+
+    value = json.loads((tmp_path / "comparison.json").read_text("utf-8"))["pointed"]
+    assert [*value.values()] == [8 if what == "points" else 0 for what in answered]
+    line = (
+        f"{told} alone where boxes are asked for, which all metrics of boxes count as misses: "
+        "evaluate --protocol pointing (or screenspot) judges points"
+    )
+    for text, words in (
+        (ended.err, f"warning: {line}\n"),
+        ((tmp_path / "comparison.md").read_text("utf-8").replace("\\", ""), f"> {line}.\n"),
+        ((tmp_path / "comparison.html").read_text("utf-8"), f'<p class="warning">{line}.</p>'),
+    ):
+        assert words in text if told else "are points" not in text
 
 
 def test_the_page_shows_gains_losses_and_the_rest(tmp_path: Path):
@@ -440,7 +550,7 @@ def test_answers_that_were_cut_are_told_wherever_the_comparison_is(
 
 def test_only_the_answers_that_are_compared_count_as_cut():
     found = compare(cut(2, of=4), cut(5, of=6))
-    assert (found.full_before, found.full_after) == (2, 4)
+    assert found.full == (2, 4)
     assert str(found.no_room).startswith("2 of 4 answers of the first report and 4 of 4 answers of the second would")
 
 

@@ -699,6 +699,12 @@ def one_place(answers: list[Answered]) -> Rows:
     return rows
 
 
+def as_point(text: str) -> str:
+    """The middle of its first box."""
+    left, top, right, bottom = json.loads(text)[0]["bbox_2d"]
+    return json.dumps([{"point_2d": [(left + right) // 2, (top + bottom) // 2]}])
+
+
 def forks_for_spoons(answers: list[Answered]) -> Rows:
     rows = text_rows(answers, IN_SEEN)
     for row, one in zip(rows, answers, strict=True):
@@ -733,6 +739,7 @@ HABITS: dict[str, tuple[str, Plant]] = {
     "cut short": ("truncated", lambda a: plant_text(a, 0.1, lambda text: text[:-8])),
     "words": ("unreadable", lambda a: plant_text(a, 0.1, lambda text: "I cannot see that.")),
     "nothing": ("says_none", lambda a: plant_text(a, 0.5, lambda text: "[]")),
+    "a point": ("points", lambda a: plant_text(a, 0.5, as_point)),
     "beyond the picture": ("outside", beyond),
     "one place": ("same_answer", one_place),
     "forks called plates": ("confused_classes", forks_for_spoons),
@@ -810,6 +817,24 @@ def test_noise_at_a_border_is_not_outside(tmp_path: Path) -> None:
 def test_one_box_where_there_are_several(tmp_path: Path) -> None:
     answers = [one for one in make(0, Kind(targets=4)) if len(one.record.targets) > 1]
     assert codes(look_at(answers, one_box(answers), tmp_path)) == ["one_box"]
+
+
+def test_points_are_no_fault_where_points_are_asked_for(tmp_path: Path) -> None:
+    answers = make(0)
+    for place, one in enumerate(answers[:120]):
+        left, top, right, bottom = one.record.targets[0].box or (0, 0, 0, 0)
+        nose = replace(one.record, targets=(Target(point=((left + right) / 2, (top + bottom) / 2)),))
+        answers[place] = replace(one, record=nose)
+    rows = text_rows(answers, IN_SEEN)
+    rows[:120] = [row | {"text": as_point(row["text"])} for row in rows[:120]]
+    assert codes(look_at(answers, rows, tmp_path)) == []
+
+
+def test_answers_that_are_all_points_are_told_to_be(tmp_path: Path) -> None:
+    answers = make(0)
+    found = look_at(answers, plant_text(answers, 1, as_point), tmp_path)
+    assert codes(found) == ["points", "too_few"]
+    assert found.faults[0].message.startswith("240 of 240 questions for boxes are answered with points alone (as ")
 
 
 def test_boxes_where_there_is_nothing(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from called import Call
 
 from groundling.data.record import Record, Target
 from groundling.dialect.answer import Answer
 from groundling.evaluation.change import holm
 from groundling.evaluation.compare import compare, comparison_to_json
 from groundling.evaluation.compare_page import write_comparison
-from groundling.evaluation.groups import MOST_CLASSES, change_by_class
+from groundling.evaluation.groups import MOST_CLASSES, Marked, change_by_class
 from groundling.evaluation.metrics import Prediction, mark
 from groundling.evaluation.report import Report, build_report, read_report, write_report
 from groundling.geometry.boxes import Boxes, Points
@@ -165,16 +166,104 @@ def test_points_at_several_targets_count_by_the_share_of_each_size_and_class():
     assert classes == {"cup": (10, pytest.approx(4.5 / 10), 9 / 10), "pan": (9, 1, 0)}
 
 
-def test_points_count_by_boxes_where_a_protocol_or_another_answer_is_of_boxes():
+@pytest.mark.parametrize(
+    ("boxes", "silent", "protocol", "headline"),
+    [
+        (0, 0, "refcoco", "acc@0.5"),
+        (1, 0, None, "point_f1"),
+        (4, 0, None, "point_f1"),
+        (5, 0, None, "acc@0.5"),
+        (2, 5, None, "acc@0.5"),
+        (0, 8, None, "point_f1"),
+    ],
+)
+def test_points_are_judged_where_most_answers_of_each_report_are(
+    boxes: int, silent: int, protocol: str | None, headline: str
+):
+    """Eight questions for a box are answered with points in one report, in the other some with boxes or not at all."""
     asked = [Target(box=CUP, label="cup")]
-    before, after = ([point(row, asked, place) for row in range(8)] for place in (NOWHERE, IN_CUP))
+    points = [point(row, asked, IN_CUP) for row in range(8)]
     box = Answer(Boxes([CUP], PHOTO), Points([], PHOTO), [None], "", None, PHOTO)
-    mixed = [replace(before[0], answer=box), *before[1:]]
-    for old, protocol in ((before, "refcoco"), (mixed, None)):
-        reports = [build_report(each, contract={}, versions={}, protocol=protocol) for each in (old, after)]
-        found = compare(*reports)
-        assert (found.headline, found.by_size.metric, found.by_class.metric) == ("acc@0.5",) * 3
-        assert found.verdict.endswith("; but point_f1 +1.00" if protocol else "; but point_f1 +0.88")
+    other = [
+        *(replace(one, answer=box) for one in points[:boxes]),
+        *(point(row, asked) for row in range(boxes, boxes + silent)),
+        *points[boxes + silent :],
+    ]
+    one, two = (build_report(each, contract={}, versions={}, protocol=protocol) for each in (points, other))
+    for found in (compare(one, two), compare(two, one)):
+        of_group = "acc@0.5" if headline == "acc@0.5" else "point_hit"
+        assert (found.headline, found.by_size.metric, found.by_class.metric) == (headline, of_group, of_group)
+
+
+def test_answers_to_questions_for_points_do_not_tell_how_boxes_are_judged():
+    nose = [point(row, [Target(point=IN_CUP)], IN_CUP) for row in range(9)]
+    cups = [predict(row, "cup", 20.0, True) for row in range(10, 16)]
+    made_up = predict(20, "cup", 20.0, True)
+    made_up = replace(made_up, record=replace(made_up.record, targets=()))
+    both = [point(21, [Target(point=IN_CUP), Target(box=CUP)], IN_CUP), made_up]
+
+    one, other = (build_report([*nose, *more], contract={}, versions={}) for more in (cups, both))
+
+    assert compare(one, one).headline == "acc@0.5"
+    assert compare(other, other).headline == "point_f1", "a box beside a point is not judged by F1"
+
+
+def classes_of(found: Report) -> dict[str, float]:
+    assert found.detection is not None
+    return {each.label: each.f1 for each in found.detection.classes if each.targets}
+
+
+@pytest.mark.parametrize("protocol", [None, "odinw"])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_classes_are_those_of_the_report(protocol: str | None, targets: int):
+    """Half of the answers to questions for cups call them mugs; one more question is for a pan beside a point."""
+    cups = [predict(row, "cup", 20.0, True, targets=targets) for row in range(8)]
+    called = [
+        replace(one, answer=replace(one.answer, labels=[("cup", "mug")[row % 2]] * targets))
+        for row, one in enumerate(cups)
+    ]
+    beside = point(9, [Target(box=CUP, label="cup"), Target(box=PAN, label="pan"), Target(point=NOWHERE)], NOWHERE)
+    beside = replace(beside, record=replace(beside.record, question="it"))
+    one = build_report([*called, beside], contract={}, versions={}, protocol=protocol)
+
+    (cup,) = compare(one, one).by_class.groups
+
+    assert {cup.name: cup.change.before} == classes_of(one) == {"cup": 8 / 12 if protocol else 1}
+
+
+def test_a_protocol_that_takes_labels_as_said_has_classes_of_labels_that_hardly_recur():
+    found = [predict(row, f"class {row}", 20.0, True, targets=2) for row in range(9)]
+    asked = [replace(one, record=replace(one.record, question=f"thing {row}")) for row, one in enumerate(found)]
+    one = build_report(asked, contract={}, versions={}, protocol="odinw")
+    assert compare(one, one).by_class.left_out.keys() == classes_of(one).keys()
+
+
+def test_a_label_acts_on_no_terminal(call: Call, tmp_path: Path):
+    label, other = "mug\n\x1b[31mworse", "cup\x1b[0m"
+    before, after = report([(label, 20.0, False)] * 8), report([(label, 20.0, True)] * 8)
+    renamed = [
+        replace(one, record=replace(one.record, targets=(replace(one.record.targets[0], label=other),)))
+        for one in after.predictions
+    ]
+    write_report(before, tmp_path / "before")
+    write_report(build_report(renamed, contract={}, versions={}), tmp_path / "after")
+
+    ended = call("compare", tmp_path / "before", tmp_path / "after")
+
+    assert "acc@0.5 by class: 1 looked at, different: mug [31mworse +1.000\n" in ended.out
+    assert "labels mug [31mworse / cup [0m (before / after)\n" in ended.err
+    assert "\x1b" not in ended.out + ended.err
+
+
+def test_where_only_points_are_left_to_compare_no_protocol_judges_boxes():
+    one = build_report(
+        [point(row, [Target(point=IN_CUP, label="cup")], IN_CUP) for row in range(6)],
+        contract={},
+        versions={},
+        protocol="odinw",
+    )
+    found = compare(one, one)
+    assert (found.headline, found.by_class.metric) == ("point_f1", "point_hit")
 
 
 def test_the_classes_looked_at_are_the_largest_and_the_rest_are_named(tmp_path: Path):
@@ -213,7 +302,7 @@ def test_looking_at_many_classes_of_a_model_and_its_like_shows_no_difference():
         old, new = (
             replace(perfect, earned=perfect.possible * generator.integers(0, 2, (len(asked), 1))) for _ in range(2)
         )
-        groups = change_by_class(asked, asked, old, new, seed=0, draws=1000).groups
+        groups = change_by_class(Marked(asked, old), Marked(asked, new), seed=0, draws=1000).groups
         seen += any(group.differs for group in groups)
         uncorrected += any(group.change.is_seen() for group in groups)
     assert seen <= 8, "one time in twenty, give or take what chance does to a hundred"

@@ -157,6 +157,17 @@ def test_labels_count_where_a_question_asks_for_several_classes():
     assert scores.metrics["f1@0.5"] == pytest.approx(2 * (2 + 2 + 1) / (5 + 2 + 3 + 1))
 
 
+def test_labels_do_not_count_where_every_question_asks_for_one_class():
+    """Nothing was to be found of a third class; what is made up there does not make its question one for several."""
+    found = [answered.predict([(name, BOX)], [(None, BOX)], question=name) for name in ("cat", "dog", "cat", "dog")]
+    made_up = answered.predict([], [("zebra", BOX)], question="zebra")
+
+    assert math.isnan(measure([*found, made_up]).metrics["label_f1@0.5"])
+    far = [500.0, 500.0, 600.0, 600.0]
+    both = answered.predict([("cat", BOX), ("dog", far)], [("cat", BOX)], question="cats and dogs")
+    assert measure([*found, both, made_up]).metrics["label_f1@0.5"] == pytest.approx(2 / (3 + 1)), "where one does"
+
+
 def test_counts_are_of_boxes_and_points():
     far = [500.0, 500.0, 600.0, 600.0]
     predictions = [

@@ -47,3 +47,14 @@ def test_p_swaps_what_was_earned_together_with_what_could_be():
 
     assert (first.difference, first.p) == pytest.approx((5 / 12, (1 + all_or_none) / 100))
     assert (second.difference, second.p) == pytest.approx((-1 / 10, 1))
+
+
+def test_a_swap_that_leaves_one_side_without_a_number_says_nothing():
+    # 0/1 of the first picture before, 1/1 of the second after. With one of the two swapped, all is on one side.
+    pictures = np.arange(2)
+    old = Marks(np.array([[0.0], [0]]), np.array([[1.0], [0]]), pictures)
+    new = Marks(np.array([[0.0], [1]]), np.array([[0.0], [1]]), pictures)
+
+    (change,) = changes(old, new)
+
+    assert (change.difference, change.p) == (1, 1), "swapped both or none, it is as large"

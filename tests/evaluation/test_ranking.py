@@ -258,3 +258,11 @@ def test_two_reports_under_one_protocol_are_compared_by_its_rules_and_its_headli
     mixed = compare(report(before, protocol="odinw"), report(after), draws=100)
     assert mixed.verdict.startswith("better: f1@0.5")
     assert mixed.made_otherwise == "the two reports were not made alike: protocol odinw / none (before / after)"
+
+
+def test_questions_that_ap_leaves_out_are_not_counted_in_its_verdict():
+    point = predict([("nose", (5, 5))], [("nose", (5, 5))], name="z")
+    one = report([*several([True] * 6), point], protocol="odinw")
+    assert compare(one, one, draws=100).verdict.startswith(
+        "no difference that 6 questions about 6 pictures can show: map"
+    )

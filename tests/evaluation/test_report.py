@@ -16,7 +16,14 @@ from groundling.data.record import Record, Target
 from groundling.dialect.answer import Answer, read_answer
 from groundling.errors import RecordError
 from groundling.evaluation.metrics import Prediction
-from groundling.evaluation.report import Report, build_report, hash_records, read_report, write_report
+from groundling.evaluation.report import (
+    Report,
+    build_report,
+    hash_records,
+    read_report,
+    report_to_json,
+    write_report,
+)
 from groundling.evaluation.report_text import describe_report
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
@@ -138,6 +145,30 @@ def test_answers_without_room_are_counted_and_stay_so(tmp_path: Path):
     words = "2 of 3 answers would have gone on, had there been room: raise --max-new-tokens (64)"
     assert words in describe_report(again)
     assert "2 answers would have gone on" in (tmp_path / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("protocol", "is_told"), [(None, True), ("refcoco", True), ("pointing", False)])
+def test_points_in_place_of_boxes_are_counted_and_told_unless_points_are_judged(
+    protocol: str | None, is_told: bool, tmp_path: Path
+):
+    box, nose = (Target(box=(0, 0, 9, 9)),), (Target(point=(3, 4)),)
+    asked = [(box, "point_2d"), (box, "point_2d"), (box, "bbox_2d"), (nose, "point_2d"), ((), "point_2d")]
+    numbers = {"point_2d": [3, 4], "bbox_2d": [0, 0, 9, 9]}
+    found = [
+        Prediction(Record("q", tmp_path / "a.jpg", targets), answer_text(json.dumps([{key: numbers[key]}])), PHOTO)
+        for targets, key in asked
+    ]
+    write_report(build_report(found, contract={}, versions={}, protocol=protocol), tmp_path)
+
+    again = read_report(tmp_path)
+
+    assert (again.pointed, report_to_json(again)["pointed"]) == (2, 2)
+    line = (
+        "2 of 5 answers are points alone where boxes are asked for, which all metrics of boxes count as misses: "
+        "evaluate --protocol pointing (or screenspot) judges points"
+    )
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert (line in describe_report(again), f'<p class="warning">{line}.</p>' in page) == (is_told, is_told)
 
 
 def test_reports_from_before_there_was_a_score_of_none_are_read(folder: Path, tmp_path: Path):

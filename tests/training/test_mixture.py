@@ -57,7 +57,9 @@ def sampler_of(
     records: Gathered, processor: Processor, settings: Settings, *, epoch: int = 0, processes: int = 1
 ) -> Any:
     dataset = build_dataset(records, processor, settings)
-    return build_sampler(records, dataset, settings, processes=processes, epoch=lambda: epoch)
+    sampler = build_sampler(records, dataset, settings, processes=processes)
+    sampler.epoch = lambda: epoch
+    return sampler
 
 
 # ---- windows ---------------------------------------------------------------------------------------------------

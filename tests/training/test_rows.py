@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ def plan_of(**values: Any) -> RowPlan:
 def sampler_of(images: list[str], plan: RowPlan, *, seed: int = 1, epoch: int = 0) -> RowSampler:
     """Samples of 20 to 49 tokens behind a picture of 100."""
     lengths = [Length(120 + 7 * number % 30, 100) for number in range(len(images))]
-    return RowSampler([Path(image) for image in images], lengths, plan, seed=seed, epoch=lambda: epoch)
+    sampler = RowSampler([Path(image) for image in images], lengths, plan, seed=seed)
+    sampler.epoch = lambda: epoch
+    return sampler
 
 
 def numbers_of(sampler: RowSampler) -> list[list[int]]:
@@ -281,10 +283,12 @@ def test_records_without_a_picture_stand_alone():
 def test_rows_and_groups_stand_in_random_order():
     forty_one = [f"{number}" for number in range(41)]
     at: set[int] = set()
-    for epoch in range(20):
-        lengths = [Length(250, 200)] * 41  # ten rows of four, and the one that is filled last
-        plan = plan_of(pack_tokens=1000)
-        rows = numbers_of(RowSampler(list(map(Path, forty_one)), lengths, plan, seed=1, epoch=lambda: epoch))  # noqa: B023
+    lengths = [Length(250, 200)] * 41  # ten rows of four, and the one that is filled last
+    sampler = RowSampler(list(map(Path, forty_one)), lengths, plan_of(pack_tokens=1000), seed=1)
+    epochs = count()
+    sampler.epoch = lambda: next(epochs)
+    for _ in range(20):
+        rows = numbers_of(sampler)
         at.add(next(place for place, row in enumerate(rows) if len(row) == 1))
     assert len(at) > 5, "the last row is not always what was left"
 
@@ -317,7 +321,8 @@ def members(bins: list[list[Group]]) -> list[list[list[int]]]:
 def test_a_step_has_the_rows_that_its_epoch_has_in_its_place():
     now = [0]
     plan = RowPlan(1, None, accumulate=2, processes=1, share_pictures=True)
-    sampler = RowSampler("abcde", [Length(10, 5)] * 5, plan, seed=3, epoch=lambda: now[0])
+    sampler = RowSampler("abcde", [Length(10, 5)] * 5, plan, seed=3)
+    sampler.epoch = lambda: now[0]
     assert sampler.steps == 3
     for now[0] in range(2):
         steps = [sampler.draw_step(3 * now[0] + place) for place in range(3)]
@@ -371,7 +376,8 @@ def test_no_row_of_changed_samples_is_over_its_budget(images: list[str], budget:
 
     plan = plan_of(pack_tokens=budget, processes=processes)
     plain = [Length(150, 100)] * len(images)
-    sampler = RowSampler(list(map(Path, images)), plain, plan, seed=1, epoch=lambda: epoch, changed=changed)
+    sampler = RowSampler(list(map(Path, images)), plain, plan, seed=1, changed=changed)
+    sampler.epoch = lambda: epoch
     rows = list(sampler)
 
     assert sorted(number for row in rows for number in row.numbers) == list(range(len(images)))
@@ -389,7 +395,8 @@ def test_an_epoch_that_needs_more_rows_is_drawn_again():
     tokens = np.random.default_rng(5).integers(300, 700, 36).tolist()
     images = [Path(f"{number}") for number in range(36)]
     plan = plan_of(pack_tokens=1000)
-    sampler = RowSampler(images, [Length(own, own - 50) for own in tokens], plan, seed=5, epoch=lambda: 1)
+    sampler = RowSampler(images, [Length(own, own - 50) for own in tokens], plan, seed=5)
+    sampler.epoch = lambda: 1
 
     rows = list(sampler)
 

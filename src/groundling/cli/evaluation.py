@@ -125,7 +125,7 @@ def compare(
     if to is not None:
         write_comparison(found, to)
         say(str(to / "comparison.html"))
-    for warning in filter(None, (found.warning, found.made_otherwise, found.no_room)):
+    for warning in found.warnings:
         say(f"warning: {warning}")
     print(json.dumps(comparison_to_json(found), ensure_ascii=False) if as_json else describe_comparison(found))
 

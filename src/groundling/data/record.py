@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundling.errors import RecordError
-from groundling.geometry.boxes import Boxes
+from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 
 RECORD_KEYS = ("id", "image", "width", "height", "question", "targets", "answer")
@@ -97,6 +97,10 @@ class Record:
     def true_boxes(self, original: Frame) -> Boxes:
         """The targets that are boxes, in the picture's own frame."""
         return Boxes([target.box for target in self.targets if target.box is not None], original)
+
+    def true_points(self, original: Frame) -> Points:
+        """The targets that are points, likewise."""
+        return Points([target.point for target in self.targets if target.point is not None], original)
 
 
 class Rejected(NamedTuple):

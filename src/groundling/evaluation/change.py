@@ -76,8 +76,11 @@ def _difference_interval(sums: _Sums, seed: int, draws: int) -> np.ndarray:
 
 
 def _swap_p(sums: _Sums, real: np.ndarray, seed: int, draws: int) -> np.ndarray:
-    """(K,) two-sided p values: the share of swappings, the real one counted, with a difference at least as large."""
-    as_large = np.ones(len(real))
+    """(K,) two-sided p values: the share of swappings, the real one counted, with a difference at least as large.
+
+    Swappings after which a metric applies to one side alone have no difference, and count for nothing.
+    """
+    as_large, drawn = np.ones(len(real)), np.ones(len(real))
     for swapped in swaps(len(sums.old_earned), draws, seed):
         earned = swapped @ (sums.new_earned - sums.old_earned)  # what moves from after to before
         possible = swapped @ (sums.new_possible - sums.old_possible)
@@ -85,7 +88,8 @@ def _swap_p(sums: _Sums, real: np.ndarray, seed: int, draws: int) -> np.ndarray:
             sums.old_earned.sum(axis=0) + earned, sums.old_possible.sum(axis=0) + possible
         )
         as_large += (np.abs(difference) >= real - 1e-12).sum(axis=0)  # equal ones, however they were rounded
-    return np.where(np.isnan(real), np.nan, as_large / (draws + 1))
+        drawn += (~np.isnan(difference)).sum(axis=0)
+    return np.where(np.isnan(real), np.nan, as_large / drawn)
 
 
 def swaps(pictures: int, draws: int, seed: int) -> Iterator[np.ndarray]:

@@ -47,7 +47,8 @@ def name_boxes(records: Sequence[Record], answers: Sequence[Answer], *, as_said:
     `as_said` takes every label at its word, as ODinW does, also where they hardly recur or the question asks for one.
     """
     asked = _asked_for(records)
-    if not as_said and not _recur(asked, records):
+    any_several = any(len(wanted) > 1 for wanted in asked.values())
+    if not (as_said or any_several or _recur(asked, records)):
         return [_all_any(record, answer) for record, answer in zip(records, answers, strict=True)]
     known = set().union(*asked.values())
     named: list[Named] = []
@@ -55,7 +56,8 @@ def name_boxes(records: Sequence[Record], answers: Sequence[Answer], *, as_said:
         wanted = asked[record.question] or known
         said = [name_class(label) for label in answer.labels[: len(answer.boxes)]]
         only = None if as_said or len(wanted) != 1 else next(iter(wanted))
-        named.append(Named(_true_classes(record), said if only is None else [only] * len(said), len(wanted) > 1))
+        answered = said if only is None else [only] * len(said)
+        named.append(Named(_true_classes(record), answered, any_several and len(wanted) > 1))
     return named
 
 
@@ -76,7 +78,7 @@ def _asked_for(records: Sequence[Record]) -> dict[str, set[str]]:
 
 
 def _recur(asked: dict[str, set[str]], records: Sequence[Record]) -> bool:
-    """Whether a question asks for several classes, or each class is to be found by two questions on average."""
+    """Whether each class is to be found by two questions on average."""
     classes = set().union(*asked.values())
     finding = sum(bool(_true_classes(record)) for record in records)
-    return any(len(wanted) > 1 for wanted in asked.values()) or 2 * len(classes) <= finding
+    return 2 * len(classes) <= finding

@@ -14,17 +14,27 @@ import numpy as np
 from groundling.data.record import Target
 from groundling.errors import RecordError
 from groundling.evaluation.change import Change, changes, holm
-from groundling.evaluation.groups import Groups, change_by_class, change_by_size
+from groundling.evaluation.groups import Groups, Marked, change_by_class, change_by_size
 from groundling.evaluation.guard import GuardChange, compare_guards, guard_change_to_json, why_not_compared
-from groundling.evaluation.metrics import METRICS, Marks, Prediction, have_one_box, mark, worth_showing
+from groundling.evaluation.metrics import (
+    METRICS,
+    Marks,
+    Prediction,
+    count_pointed,
+    have_one_box,
+    is_of_points,
+    mark,
+    worth_showing,
+)
 from groundling.evaluation.protocols import Protocol, find_protocol
 from groundling.evaluation.ranking import DETECTION, compare_detection
-from groundling.evaluation.report import Report, without_nan
+from groundling.evaluation.report import ONLY_POINTS, Report, without_nan
+from groundling.page.markdown import flatten
 from groundling.page.page import show_change, show_p
 
 HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
 """The first that was measured gives the verdict, a protocol's own before them: accuracy where it is of all boxes, F1
-where there are boxes to find, neither where both answer with points alone, and F1 of points where there are any."""
+where there are boxes to find, neither where most answers are points, and F1 of points where there are any."""
 
 _LABELS = 5  # that two reports have otherwise are named
 
@@ -60,10 +70,9 @@ class Comparison:
     no_guard: str | None  # why there is none, though one of the reports has a guard
     otherwise: dict[str, tuple[Any, Any]]  # what the reports tell differently of how they were made, by its name
     pairs: list[Pair] = field(repr=False)
+    marks: tuple[Marks, Marks] = field(repr=False)  # what the answers of the pairs earned, before and after
     unmatched_before: int  # questions that only the first report holds
     unmatched_after: int
-    full_before: int  # answers of the pairs that would have gone on, had there been room
-    full_after: int
     verdict: str
     warning: str | None  # why the comparison may be less than it seems
     before: str  # the reports' names
@@ -78,16 +87,47 @@ class Comparison:
         return f"the two reports were not made alike: {', '.join(told)} (before / after)"
 
     @property
+    def full(self) -> tuple[int, int]:
+        """How many answers of the pairs would have gone on, had there been room, before and after."""
+        before, after = (sum(one.answer.is_full for one in side) for side in zip(*self.pairs, strict=True))
+        return before, after
+
+    @property
     def no_room(self) -> str | None:
         """How many answers were cut for want of room, in one line; None where none was."""
-        counts = {"the first report": self.full_before, "the second": self.full_after}
-        told = [f"{count} of {len(self.pairs)} answers of {name}" for name, count in counts.items() if count]
-        if not told:
-            return None
-        return (
-            f"{' and '.join(told)} would have gone on, had there been room, so recall cannot be compared: "
+        told = self._tell_counts(self.full)
+        return told and (
+            f"{told} would have gone on, had there been room, so recall cannot be compared: "
             "raise --max-new-tokens (in a recipe evaluate.max_new_tokens)"
         )
+
+    @property
+    def pointed(self) -> tuple[int, int]:
+        """How many questions for boxes are answered with points alone, before and after."""
+        before, after = (count_pointed(side) for side in zip(*self.pairs, strict=True))
+        return before, after
+
+    @property
+    def only_points(self) -> str | None:
+        """How many answers are points in place of boxes, in one line; None where none is, or points are judged."""
+        told = None if self.is_of_points else self._tell_counts(self.pointed)
+        return told and f"{told} {ONLY_POINTS}"
+
+    def _tell_counts(self, counts: tuple[int, int]) -> str | None:
+        """So many answers of the one and of the other; None where both are 0."""
+        named = zip(("the first report", "the second"), counts, strict=True)
+        told = [f"{count} of {len(self.pairs)} answers of {name}" for name, count in named if count]
+        return " and ".join(told) or None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why the comparison may be less than it seems."""
+        return [line for line in (self.warning, self.made_otherwise, self.no_room, self.only_points) if line]
+
+    @property
+    def is_of_points(self) -> bool:
+        """Whether the verdict is on points."""
+        return self.headline is not None and is_of_points(self.headline)
 
     @property
     def shown(self) -> dict[str, Change]:
@@ -108,37 +148,34 @@ def compare(before: Report, after: Report, *, seed: int = 0, draws: int = 10_000
     otherwise = _find_otherwise(before, after) | _find_relabelled(pairs)
     pairs = _hold_against_one_truth(pairs)
     asked, answered = [pair.before for pair in pairs], [pair.after for pair in pairs]
-    old, new = mark(asked), mark(answered)
+    old, new = Marked(asked, mark(asked)), Marked(answered, mark(answered))
+    drawn = {"seed": seed, "draws": draws}
     rules = _find_rules(before, after)
-    ranked = {"use_scores": rules.use_scores, "as_said": rules.as_said} if rules else {}
-    detection = compare_detection(asked, answered, seed=seed, draws=draws, **ranked)
-    metrics = dict(zip(METRICS, changes(old, new, seed=seed, draws=draws), strict=True)) | detection.changes
+    as_said = rules is not None and rules.as_said
+    use_scores = rules is None or rules.use_scores
+    detection = compare_detection(asked, answered, use_scores=use_scores, as_said=as_said, **drawn)
+    metrics = dict(zip(METRICS, changes(old.marks, new.marks, **drawn), strict=True)) | detection.changes
     headlines = [name for name in _order_headlines(pairs, rules) if not math.isnan(metrics[name].difference)]
     headline = headlines[0] if headlines else None
-    of_points = headline is not None and headline.startswith("point_")
+    of_points = headline is not None and is_of_points(headline)
     return Comparison(
         metrics=metrics,
         headline=headline,
         scored=detection.scored,
-        by_size=change_by_size(asked, answered, old, new, of_points=of_points, seed=seed, draws=draws),
-        by_class=change_by_class(asked, answered, old, new, of_points=of_points, seed=seed, draws=draws),
-        guard=compare_guards(before.guard, after.guard, seed=seed, draws=draws),
+        by_size=change_by_size(old, new, of_points=of_points, **drawn),
+        by_class=change_by_class(old, new, of_points=of_points, as_said=as_said, **drawn),
+        guard=compare_guards(before.guard, after.guard, **drawn),
         no_guard=why_not_compared(before.guard, after.guard),
         otherwise=otherwise,
         pairs=pairs,
+        marks=(old.marks, new.marks),
         unmatched_before=len(before.predictions) - len(pairs),
         unmatched_after=len(after.predictions) - len(pairs),
-        full_before=_count_full(asked),
-        full_after=_count_full(answered),
-        verdict=_verdict(metrics, pairs, headlines, [old, new]),
+        verdict=_verdict(metrics, pairs, headlines, [old.marks, new.marks]),
         warning=_warning(before, after, len(pairs)),
         before=before.name or "before",
         after=after.name or "after",
     )
-
-
-def _count_full(predictions: Sequence[Prediction]) -> int:
-    return sum(one.answer.is_full for one in predictions)
 
 
 def _find_rules(before: Report, after: Report) -> Protocol | None:
@@ -148,15 +185,22 @@ def _find_rules(before: Report, after: Report) -> Protocol | None:
 
 def _order_headlines(pairs: Sequence[Pair], rules: Protocol | None) -> list[str]:
     asked = [pair.before for pair in pairs]
-    answers = [one.answer for pair in pairs for one in pair]
-    all_points = any(len(answer.points) for answer in answers) and not any(len(answer.boxes) for answer in answers)
+    of_boxes = not _answer_points(pairs)
     is_one = {
-        "acc@0.5": not all_points and have_one_box(asked),
-        "f1@0.5": not all_points and any(len(one.truth) for one in asked),
+        "acc@0.5": of_boxes and have_one_box(asked),
+        "f1@0.5": of_boxes and any(one.asks_for_boxes for one in asked),
         "point_f1": "point_f1" in _worth_showing(pairs) and any(one.record.targets for one in asked),
     }
     own = [rules.headline] if rules else []
-    return [*own, *(name for name in HEADLINES if is_one.get(name, True))]
+    return list(dict.fromkeys([*own, *(name for name in HEADLINES if is_one.get(name, True))]))
+
+
+def _answer_points(pairs: Sequence[Pair]) -> bool:
+    """Whether questions for boxes are mostly answered with points alone, in each report that names anything."""
+    sides = [[one for one in side if one.asks_for_boxes] for side in zip(*pairs, strict=True)]
+    points = [count_pointed(side) for side in sides]
+    boxes = [sum(len(one.answer.boxes) > 0 for one in side) for side in sides]
+    return any(points) and all(boxed <= pointed for boxed, pointed in zip(boxes, points, strict=True))
 
 
 def _worth_showing(pairs: Sequence[Pair]) -> list[str]:
@@ -230,7 +274,11 @@ def _warning(before: Report, after: Report, paired: int) -> str | None:
     if paired == len(before.predictions) == len(after.predictions):
         return None
     records = f"the reports were made on different records ({_short(before)} and {_short(after)}): "
-    return records + f"only the {_count(paired, 'question')} that both hold can be compared"
+    alone = [len(report.predictions) - paired for report in (before, after)]
+    return (
+        f"{records}only the {_count(paired, 'question')} that both hold can be compared; "
+        f"{alone[0]} of the first report and {alone[1]} of the second have no partner"
+    )
 
 
 # ---- how they were made ----------------------------------------------------------------------------------------
@@ -246,7 +294,7 @@ def _find_otherwise(before: Report, after: Report) -> dict[str, tuple[Any, Any]]
 
 
 def _tell_both(name: str, before: Any, after: Any) -> str:
-    old, new = (value if isinstance(value, str) else json.dumps(value) for value in (before, after))
+    old, new = (flatten(value) if isinstance(value, str) else json.dumps(value) for value in (before, after))
     return name if max(len(old), len(new)) > _MOST_TOLD else f"{name} {old} / {new}"
 
 
@@ -272,11 +320,18 @@ def _verdict(metrics: dict[str, Change], pairs: Sequence[Pair], names: Sequence[
     but = _tell_others(metrics, change, [*others, *(other for other in detecting if other != name)])
     if change.is_seen():
         return f"{'better' if change.difference > 0 else 'worse'}: {numbers}{but}"
-    counts = np.any([each.applies(name) for each in marks], axis=0)
-    counted = [pair for pair, is_one in zip(pairs, counts, strict=True) if is_one]
+    counted = _counted(name, pairs, marks)
     pictures = len({pair.after.record.image for pair in counted})
     asked = f"{_count(len(counted), 'question')} about {_count(pictures, 'picture')}"
     return f"no difference that {asked} can show: {numbers}{but}"
+
+
+def _counted(name: str, pairs: Sequence[Pair], marks: Sequence[Marks]) -> list[Pair]:
+    """Those that count in a metric, in either report."""
+    if name in DETECTION:
+        return [pair for pair in pairs if not pair.before.has_points]
+    counts = np.any([each.applies(name) for each in marks], axis=0)
+    return [pair for pair, is_one in zip(pairs, counts, strict=True) if is_one]
 
 
 def _tell_others(metrics: dict[str, Change], head: Change, names: Sequence[str]) -> str:
@@ -307,7 +362,8 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "made_otherwise": comparison.otherwise,
         "matched": len(comparison.pairs),
         "unmatched": {"before": comparison.unmatched_before, "after": comparison.unmatched_after},
-        "full": {"before": comparison.full_before, "after": comparison.full_after},
+        "full": dict(zip(("before", "after"), comparison.full, strict=True)),
+        "pointed": dict(zip(("before", "after"), comparison.pointed, strict=True)),
         "verdict": comparison.verdict,
         "warning": comparison.warning,
     }

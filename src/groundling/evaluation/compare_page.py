@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +13,11 @@ from groundling.evaluation.change import Change
 from groundling.evaluation.compare import Comparison, Pair, comparison_to_json
 from groundling.evaluation.groups import LEAST_PICTURES, Groups
 from groundling.evaluation.guard import GuardChange
-from groundling.evaluation.metrics import METRICS, accuracy_curve, mark
-from groundling.evaluation.plot import AXES, trace
+from groundling.evaluation.metrics import METRICS, Marks, accuracy_curve
+from groundling.evaluation.plot import AXES, Line, trace
 from groundling.evaluation.ranking import DETECTION, DRAWS
 from groundling.evaluation.report import write_json
+from groundling.geometry.boxes import Boxes
 from groundling.page.markdown import escape, public_name, table
 from groundling.page.page import (
     View,
@@ -30,17 +31,13 @@ from groundling.page.page import (
     write_page,
 )
 
-_ALIKE = 0.05  # a change of IoU below this is much the same; shown galleries only, no number depends on it
+_ALIKE = 0.05  # a change of standing below this is much the same; shown galleries only, no number depends on it
 _SHOWN = 16  # pictures of each gallery
 _LISTED = 5  # questions of each gallery, in Markdown
 _LEAST_VIEW = 1 / 3  # of each side of the picture, shown around the boxes
 _VIEW_ASPECT = 1.3  # of one of the two views on a card, as the page's style has it
 _NAMED = 30  # classes that were not looked at, by name
 
-STANDING_TOLD = (
-    "By IoU, of several boxes by F1 at IoU 0.5, and 1 or 0 where there is nothing to find. "
-    "An answer that came closer may be a miss as before: the metrics tell how many are hits."
-)
 SIZES_TOLD = "Its area over the picture's: small below 0.005, large from 0.05."
 
 
@@ -49,15 +46,8 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(comparison_to_json(comparison), folder / "comparison.json")
-    old = mark([pair.before for pair in comparison.pairs])
-    new = mark([pair.after for pair in comparison.pairs])
-    sorted_pairs = sort_pairs(old.standing, new.standing)
     before, after = _distinct_names(comparison)
-    lines = [
-        trace(accuracy_curve(old), before, "before"),
-        trace(accuracy_curve(new), after, "after"),
-    ]
-    pictures = len(set(old.pictures.tolist()))
+    pictures = len(set(comparison.marks[0].pictures.tolist()))
     write_page(
         folder / "comparison.html",
         Path(__file__).with_name("compare.html.j2"),
@@ -71,10 +61,10 @@ def write_comparison(comparison: Comparison, folder: str | Path) -> None:
         before=before,
         after=after,
         names=(public_name(comparison.before), public_name(comparison.after)),
-        standing_told=STANDING_TOLD,
-        lines=[line for line in lines if line],
+        standing_told=_standing_told(comparison),
+        lines=_curves(comparison, before, after),
         axes=AXES,
-        parts=_gallery(comparison.pairs, sorted_pairs, old.standing, new.standing),
+        parts=_gallery(comparison),
     )
     text = comparison_to_markdown(comparison, pictures)
     (folder / "comparison.md").write_text(text, encoding="utf-8", errors="replace", newline="\n")
@@ -96,6 +86,15 @@ def _distinct_names(comparison: Comparison) -> tuple[str, str]:
     """What curves are called: the models' names, and which report is meant where they are one."""
     before, after = public_name(comparison.before), public_name(comparison.after)
     return (f"{before} (before)", f"{after} (after)") if before == after else (before, after)
+
+
+def _curves(comparison: Comparison, before: str, after: str) -> list[Line]:
+    """How exact the boxes are, by these names; none where points are judged."""
+    if comparison.is_of_points:
+        return []
+    old, new = comparison.marks
+    lines = [trace(accuracy_curve(old), before, "before"), trace(accuracy_curve(new), after, "after")]
+    return [line for line in lines if line]
 
 
 def _reach(comparison: Comparison) -> float:
@@ -144,10 +143,32 @@ def _left_out(found: Groups) -> str:
 # ---- closer and further -------------------------------------------------------------------------------------------
 
 
+def _standings(comparison: Comparison) -> tuple[np.ndarray, np.ndarray]:
+    """(N,), (N,) what pairs are sorted by, before and after."""
+    of_points = comparison.headline if comparison.is_of_points else None
+    old, new = comparison.marks
+    return _standing(old, of_points), _standing(new, of_points)
+
+
+def _standing(marks: Marks, of_points: str | None) -> np.ndarray:
+    """(N,) by the metric of points, or that of boxes; by F1 of points where it does not apply."""
+    standing = marks.column(of_points) if of_points else marks.standing
+    return np.where(np.isnan(standing), marks.column("point_f1"), standing)
+
+
+def _standing_told(comparison: Comparison) -> str:
+    if comparison.is_of_points:
+        return f"By {comparison.headline} of each question."
+    return (
+        "By IoU, of several boxes by F1 at IoU 0.5, of points by their F1, and 1 or 0 where there is nothing to find. "
+        "An answer that came closer may be a miss as before: the metrics tell how many are hits."
+    )
+
+
 def sort_pairs(old: np.ndarray, new: np.ndarray) -> dict[str, list[int]]:
-    """Places of the pairs by the change of their standing, the greatest first. Questions for points are left out."""
+    """Places of the pairs by the change of their standing, the greatest first."""
     change = (new - old).tolist()
-    order = [index for index in np.argsort(-np.abs(new - old), kind="stable").tolist() if not math.isnan(change[index])]
+    order = np.argsort(-np.abs(new - old), kind="stable").tolist()
     return {
         "Closer to the truth": [index for index in order if change[index] >= _ALIKE],
         "Further from the truth": [index for index in order if change[index] <= -_ALIKE],
@@ -173,16 +194,15 @@ class Part(NamedTuple):
     cards: list[Card]
 
 
-def _gallery(
-    pairs: Sequence[Pair], sorted_pairs: Mapping[str, list[int]], old: np.ndarray, new: np.ndarray
-) -> list[Part]:
+def _gallery(comparison: Comparison) -> list[Part]:
+    old, new = _standings(comparison)
+
+    def show(index: int) -> Card:
+        return _card(comparison.pairs[index], float(old[index]), float(new[index]), index)
+
     return [
-        Part(
-            title,
-            len(indices),
-            [_card(pairs[index], float(old[index]), float(new[index]), index) for index in indices[:_SHOWN]],
-        )
-        for title, indices in sorted_pairs.items()
+        Part(title, len(indices), [show(index) for index in indices[:_SHOWN]])
+        for title, indices in sort_pairs(old, new).items()
         if indices
     ]
 
@@ -190,16 +210,16 @@ def _gallery(
 def _card(pair: Pair, old: float, new: float, number: int) -> Card:
     original = pair.before.original
     image = open_or_none(pair.before.record.image) or open_or_none(pair.after.record.image)
-    truth = pair.before.truth
-    shown = [truth, pair.before.answer.boxes, pair.after.answer.boxes]
-    region = around(shown, original, least=_LEAST_VIEW, aspect=_VIEW_ASPECT)
-    true_layer = layer("truth", truth)
+    before, after, truth = pair.before.answer, pair.after.answer, pair.before.truth
+    true_points = pair.before.record.true_points(original)
+    spots = [Boxes(np.tile(each.xy, 2), original) for each in (before.points, after.points, true_points)]
+    region = around([before.boxes, after.boxes, truth, *spots], original, least=_LEAST_VIEW, aspect=_VIEW_ASPECT)
+    true_layer = layer("truth", truth, true_points)
+    before_layer, after_layer = layer("before", before.boxes, before.points), layer("after", after.boxes, after.points)
     name = f"p{number}"
     return Card(
-        before=View(
-            name, region, embed(image, region, original), [layer("before", pair.before.answer.boxes), true_layer]
-        ),
-        after=View(f"{name}-after", region, None, [layer("after", pair.after.answer.boxes), true_layer], same_as=name),
+        before=View(name, region, embed(image, region, original), [before_layer, true_layer]),
+        after=View(f"{name}-after", region, None, [after_layer, true_layer], same_as=name),
         before_standing=old,
         after_standing=new,
         pair=pair,
@@ -222,15 +242,7 @@ def _sections(comparison: Comparison, pictures: int) -> Iterator[str]:
         f"{len(comparison.pairs)} questions about {pictures} pictures, answered by **{before}** (before) and "
         f"**{after}** (after)."
     )
-    if comparison.warning:
-        yield (
-            f"> {escape(comparison.warning, 400)}; {comparison.unmatched_before} of the first report and "
-            f"{comparison.unmatched_after} of the second have no partner."
-        )
-    if comparison.made_otherwise:
-        yield f"> {escape(comparison.made_otherwise, 1000)}."
-    if comparison.no_room:
-        yield f"> {escape(comparison.no_room, 400)}."
+    yield from (f"> {escape(warning, 1000)}." for warning in comparison.warnings)
     yield change_table("metric", comparison.shown)
     yield _told(comparison)
     for part in _parts_of_all(comparison):
@@ -289,11 +301,10 @@ def guard_to_markdown(found: GuardChange, heading: str = "##") -> Iterator[str]:
 
 def _closer_and_further(comparison: Comparison) -> Iterator[str]:
     """How many answers came closer to the truth and went further from it, and the clearest of each."""
-    old = mark([pair.before for pair in comparison.pairs]).standing
-    new = mark([pair.after for pair in comparison.pairs]).standing
+    old, new = _standings(comparison)
     sorted_pairs = sort_pairs(old, new)
     yield "## Question by question"
-    yield STANDING_TOLD
+    yield escape(_standing_told(comparison), 400)
     yield ", ".join(f"{name.lower()}: {len(places)}" for name, places in sorted_pairs.items())
     questions = [escape(pair.before.record.question) for pair in comparison.pairs]
     rows = [

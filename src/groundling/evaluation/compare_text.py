@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from groundling.evaluation.compare import Comparison
+from groundling.page.markdown import flatten
 
 
 def describe_comparison(found: Comparison) -> str:
@@ -14,7 +15,7 @@ def describe_comparison(found: Comparison) -> str:
         interval = f"{low:+.3f} to {high:+.3f}" if low == low else "from one picture"
         lines.append(f"{name:15} {numbers}  {interval}  {change.p:.4f}")
     for what, groups in (("size", found.by_size), ("class", found.by_class)):
-        seen = [f"{group.name} {group.change.difference:+.3f}" for group in groups.groups if group.differs]
+        seen = [f"{flatten(group.name)} {group.change.difference:+.3f}" for group in groups.groups if group.differs]
         if groups.groups:
             told = f"{len(groups.groups)} looked at, different: {', '.join(seen) or 'none'}"
             lines.append(f"{groups.metric} by {what}: {told}")

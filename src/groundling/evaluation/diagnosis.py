@@ -111,6 +111,12 @@ CODES: dict[str, Code] = {
         "nothing found although there is something",
         "train with fewer records without targets (convert --negatives); if the targets are small, at a larger budget",
     ),
+    "points": Code(
+        "warning",
+        "points where boxes are asked for",
+        "ask for boxes, in the words and the form that the model was trained on; or have its points judged: evaluate "
+        "--protocol pointing or screenspot",
+    ),
     "invents": Code(
         "warning",
         "boxes where there is nothing to find",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -51,37 +52,77 @@ class Groups(NamedTuple):
     left_out: dict[str, int]
 
 
-def change_by_size(
-    before: Sequence[Prediction],
-    after: Sequence[Prediction],
-    old: Marks,
-    new: Marks,
-    *,
-    of_points: bool = False,
-    seed: int,
-    draws: int,
-) -> Groups:
-    """Small, medium and large targets, as far as there are any; `old` and `new` are marks of these predictions.
+@dataclass(frozen=True, eq=False)
+class Marked:
+    """Answers, and what each earned."""
+
+    predictions: Sequence[Prediction]
+    marks: Marks
+
+    def about_boxes(self) -> Marked:
+        """Those to questions without a point to find."""
+        places = np.flatnonzero([not one.has_points for one in self.predictions])
+        return Marked([self.predictions[place] for place in places.tolist()], _choose(self.marks, places))
+
+
+def change_by_size(before: Marked, after: Marked, *, of_points: bool = False, seed: int, draws: int) -> Groups:
+    """Small, medium and large targets, as far as there are any; the questions are the same, in the same order.
 
     `of_points` counts which targets are pointed at, not which boxes are found.
     """
-    sizes = [_name_sizes(one) for one in before]
-    metric = _find_metric_of_one(before, of_points)
-    if metric:
-        members = {name: np.array([place for place, own in enumerate(sizes) if own == [name]], int) for name in SIZES}
-        cut = {name: (_cut(old, at, metric), _cut(new, at, metric)) for name, at in members.items() if len(at)}
-        return Groups(metric, _look_at(cut, seed, draws), {})
-    recall = _point_recall if of_points else _recall
-    first, second = recall(before, sizes, SIZES), recall(after, sizes, SIZES)
-    own = {name: _pair_columns(first[name], second[name], old) for name in SIZES if first[name].any()}
-    return Groups(_OF_POINTS if of_points else _BY_SIZE, _look_at(own, seed, draws), {})
+    if not of_points:
+        before, after = before.about_boxes(), after.about_boxes()
+    metric = _find_metric(before.predictions, of_points, _BY_SIZE)
+    sizes = [_name_sizes(one) for one in before.predictions]
+    first, second = (_count(side, metric, sizes, SIZES) for side in (before, after))
+    shown = {name: _pair_columns(first[name], second[name], before.marks) for name in SIZES if first[name].any()}
+    return Groups(metric, _look_at(shown, seed, draws), {})
 
 
-def _find_metric_of_one(predictions: Sequence[Prediction], of_points: bool) -> str | None:
-    """The metric of questions for one thing each; None where some are for several."""
+def change_by_class(
+    before: Marked, after: Marked, *, of_points: bool = False, as_said: bool = False, seed: int, draws: int
+) -> Groups:
+    """The classes that most questions ask for, none of too few pictures to show anything.
+
+    Where questions are for several boxes each class counts by its own: what is to be found and what is answered of it;
+    where for several things to point at (`of_points`), by what is to be found of it. Boxes whose labels are taken
+    `as_said`, as in `detection`, may be of any class: each counts by its own there, too.
+    """
+    if not of_points:
+        before, after = before.about_boxes(), after.about_boxes()
+    metric = _BY_CLASS if as_said and not of_points else _find_metric(before.predictions, of_points, _BY_CLASS)
+    if metric == _BY_CLASS:
+        labels = [named.true for named in name_all(before.predictions, as_said=as_said)]
+    else:
+        labels = [[name_class(target.label) for target in one.record.targets] for one in before.predictions]
+    shown, left_out = _choose_classes(labels, before.marks.pictures)
+    if metric == _BY_CLASS:
+        first, second = (_own_f1(side.predictions, shown, as_said) for side in (before, after))
+    else:
+        first, second = (_count(side, metric, labels, shown) for side in (before, after))
+    own = {label: _pair_columns(first[label], second[label], before.marks) for label in shown}
+    return Groups(metric, _look_at(own, seed, draws), left_out)
+
+
+def _find_metric(predictions: Sequence[Prediction], of_points: bool, of_several_boxes: str) -> str:
+    """By whether each question is for one thing."""
     if of_points:
-        return _OF_ONE_POINT if all(len(one.record.targets) <= 1 for one in predictions) else None
-    return _OF_ONE_BOX if have_one_box(predictions) else None
+        return _OF_ONE_POINT if all(len(one.record.targets) <= 1 for one in predictions) else _OF_POINTS
+    return _OF_ONE_BOX if have_one_box(predictions) else of_several_boxes
+
+
+def _count(side: Marked, metric: str, names: Sequence[Sequence[str]], shown: Iterable[str]) -> dict[str, np.ndarray]:
+    """By size or class (2, N): what each answer earned of the metric, and what it could; `names` are of its targets."""
+    if metric in (_OF_ONE_BOX, _OF_ONE_POINT):
+        return _of_one(side.marks, metric, names, shown)
+    count = _point_recall if metric == _OF_POINTS else _recall
+    return count(side.predictions, names, shown)
+
+
+def _of_one(marks: Marks, metric: str, names: Sequence[Sequence[str]], shown: Iterable[str]) -> dict[str, np.ndarray]:
+    column = list(METRICS).index(metric)
+    sums = np.stack([marks.earned[:, column], marks.possible[:, column]])
+    return {name: sums * [[*own] == [name] for own in names] for name in shown}
 
 
 def _name_sizes(one: Prediction) -> list[str]:
@@ -95,16 +136,14 @@ def _name_size(share: float) -> str:
 
 
 def _recall(
-    predictions: Sequence[Prediction], sizes: Sequence[Sequence[str]], shown: Iterable[str]
+    predictions: Sequence[Prediction], names: Sequence[Sequence[str]], shown: Iterable[str]
 ) -> dict[str, np.ndarray]:
-    """By size (2, N): how many of its targets each prediction finds, of how many; none where a target is a point."""
+    """How many of its targets each prediction finds, of how many."""
     counts = {name: np.zeros((2, len(predictions))) for name in shown}
     for place, one in enumerate(predictions):
-        if one.has_points:
-            continue
         is_found = find_partners(iou(one.truth, one.answer.boxes), np.array([0.5]))[0]
-        for name in {*sizes[place]}:
-            is_own = np.array(sizes[place]) == name
+        for name in {*names[place]}:
+            is_own = np.array(names[place]) == name
             counts[name][:, place] = (is_own & is_found).sum(), is_own.sum()
     return counts
 
@@ -112,7 +151,7 @@ def _recall(
 def _point_recall(
     predictions: Sequence[Prediction], names: Sequence[Sequence[str]], shown: Iterable[str]
 ) -> dict[str, np.ndarray]:
-    """By size or class (2, N): the share of its targets that each prediction points at, of 1 where there are any."""
+    """The share of its targets that each prediction points at, of 1 where there are any."""
     shares = {name: np.zeros((2, len(predictions))) for name in shown}
     for place, one in enumerate(predictions):
         is_found = find_pointed(one.record, one.answer, one.original)
@@ -121,63 +160,29 @@ def _point_recall(
     return shares
 
 
-def change_by_class(
-    before: Sequence[Prediction],
-    after: Sequence[Prediction],
-    old: Marks,
-    new: Marks,
-    *,
-    of_points: bool = False,
-    seed: int,
-    draws: int,
-) -> Groups:
-    """The classes that most questions ask for, none of too few pictures to show anything.
-
-    Where questions are for several boxes each class counts by its own: what is to be found and what is answered of it;
-    where for several things to point at (`of_points`), by what is to be found of it.
-    """
-    labels = [[name_class(target.label) for target in one.record.targets] for one in before]
-    metric = _find_metric_of_one(before, of_points)
-    if metric:
-        shown, left_out = _choose_classes(labels, old.applies(metric) | new.applies(metric), old)
-        cut = {label: (_cut(old, at, metric), _cut(new, at, metric)) for label, at in shown.items()}
-        return Groups(metric, _look_at(cut, seed, draws), left_out)
-    if of_points:
-        shown, left_out = _choose_classes(labels, np.ones(len(before), dtype=bool), old)
-        first, second = _point_recall(before, labels, shown), _point_recall(after, labels, shown)
-    else:
-        is_counted = np.array([not one.has_points for one in before])
-        shown, left_out = _choose_classes([named.true for named in name_all(before)], is_counted, old)
-        first, second = _own_f1(before, shown), _own_f1(after, shown)
-    own = {label: _pair_columns(first[label], second[label], old) for label in shown}
-    return Groups(_OF_POINTS if of_points else _BY_CLASS, _look_at(own, seed, draws), left_out)
-
-
-def _choose_classes(
-    labels: Sequence[Sequence[str]], is_counted: np.ndarray, marks: Marks
-) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    """The classes that are looked at with the questions that ask for them, and how many ask for each of the others."""
-    asked: dict[str, list[int]] = {}
-    for place in np.flatnonzero(is_counted).tolist():
-        for label in dict.fromkeys(labels[place]):
-            asked.setdefault(label, []).append(place)
-    asked.pop(ANY, None)
-    order = Counter({label: len(places) for label, places in sorted(asked.items())}).most_common()
-    can_tell = [label for label, _ in order if len(np.unique(marks.pictures[asked[label]])) >= LEAST_PICTURES]
-    shown = {label: np.array(asked[label]) for label in can_tell[:MOST_CLASSES]}
-    return shown, {label: count for label, count in order if label not in shown}
-
-
-def _own_f1(predictions: Sequence[Prediction], labels: Iterable[str]) -> dict[str, np.ndarray]:
+def _own_f1(predictions: Sequence[Prediction], labels: Iterable[str], as_said: bool) -> dict[str, np.ndarray]:
     """By class (2, N): what each prediction earns of F1 at IoU 0.5, and what it could, with its boxes of that class."""
     counts = {label: np.zeros((2, len(predictions))) for label in labels}
-    for place, (one, named) in enumerate(zip(predictions, name_all(predictions), strict=True)):
+    for place, (one, named) in enumerate(zip(predictions, name_all(predictions, as_said=as_said), strict=True)):
         overlaps = iou(one.truth, one.answer.boxes) * named.agree()
         for label in counts.keys() & {*named.true, *named.answered}:
             own = np.array([other == label for other in named.true], dtype=bool)
             both = own.sum() + named.answered.count(label)
             counts[label][:, place] = 2 * count_pairs(overlaps[own], 0.5), both
     return counts
+
+
+def _choose_classes(labels: Sequence[Sequence[str]], pictures: np.ndarray) -> tuple[list[str], dict[str, int]]:
+    """The classes that are looked at, and how many questions ask for each of the others."""
+    asked: dict[str, list[int]] = {}
+    for place, own in enumerate(labels):
+        for label in dict.fromkeys(own):
+            asked.setdefault(label, []).append(place)
+    asked.pop(ANY, None)
+    order = Counter({label: len(places) for label, places in sorted(asked.items())}).most_common()
+    can_tell = [label for label, _ in order if len(np.unique(pictures[asked[label]])) >= LEAST_PICTURES]
+    shown = can_tell[:MOST_CLASSES]
+    return shown, {label: count for label, count in order if label not in shown}
 
 
 def _pair_columns(first: np.ndarray, second: np.ndarray, marks: Marks) -> tuple[Marks, Marks]:
@@ -195,12 +200,6 @@ def _look_at(members: Mapping[str, tuple[Marks, Marks]], seed: int, draws: int) 
         Group(name, len(old.pictures), len(np.unique(old.pictures)), change, p)
         for (name, (old, _)), change, p in zip(members.items(), found, corrected, strict=True)
     ]
-
-
-def _cut(marks: Marks, places: np.ndarray, metric: str) -> Marks:
-    """One column of some of the marks."""
-    index = list(METRICS).index(metric)
-    return _choose(Marks(marks.earned[:, [index]], marks.possible[:, [index]], marks.pictures), places)
 
 
 def _choose(marks: Marks, places: np.ndarray) -> Marks:

@@ -179,12 +179,17 @@ def _fold(label: str | None) -> str:
 
 
 def find_count_faults(cases: Sequence[Case]) -> Iterator[Fault]:
-    """Nothing where there is something, something where there is nothing, one where there are several."""
+    """Nothing where there is something, points in place of boxes, something where there is nothing, one of several."""
     asked = [case for case in cases if case.record.targets]
     none = [case for case in asked if case.flaw is None and not len(case.numbers) and not case.points]
     if len(none) >= max(_FEW_CLEAR, _OFTEN_NONE * len(asked)):
         message = f"{len(none)} of {len(asked)} questions about something are answered with nothing{_examples(none)}"
         yield fault_of("says_none", message, len(none), len(asked))
+    for_boxes = [case for case in asked if len(case.truth) == len(case.record.targets)]
+    pointed = [case for case in for_boxes if case.points and not len(case.numbers)]
+    if _is_habit(pointed, for_boxes):
+        message = f"{len(pointed)} of {len(for_boxes)} questions for boxes are answered with points alone"
+        yield fault_of("points", f"{message}{_examples(pointed)}", len(pointed), len(for_boxes))
     negatives = [case for case in cases if case.record.is_negative]
     invented = [case for case in negatives if len(case.numbers) or case.points]
     if len(invented) >= max(_FEW_CLEAR, _OFTEN_INVENTED * len(negatives)):

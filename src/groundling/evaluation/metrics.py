@@ -89,6 +89,16 @@ class Prediction:
         """Whether a target is a point: no box metric applies then."""
         return len(self.record.targets) > len(self.truth)
 
+    @property
+    def asks_for_boxes(self) -> bool:
+        """Whether there are targets, and all are boxes."""
+        return len(self.record.targets) == len(self.truth) > 0
+
+    @property
+    def answers_points(self) -> bool:
+        """Whether points alone are answered where boxes are asked for: all metrics of boxes count that as a miss."""
+        return self.asks_for_boxes and len(self.answer.points) > 0 and not len(self.answer.boxes)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -110,7 +120,7 @@ class Scores:
 
 def have_one_box(predictions: Sequence[Prediction]) -> bool:
     """Whether each question about boxes is about exactly one, so that the metrics of one target leave none out."""
-    return all(one.is_single for one in predictions if len(one.truth) and not one.has_points)
+    return all(one.is_single for one in predictions if one.asks_for_boxes)
 
 
 def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 1000) -> Scores:
@@ -140,6 +150,11 @@ def measure(predictions: Sequence[Prediction], *, seed: int = 0, draws: int = 10
 def count_answered(answer: Answer) -> int:
     """How many things an answer names, boxes and points."""
     return len(answer.boxes) + len(answer.points)
+
+
+def count_pointed(predictions: Sequence[Prediction]) -> int:
+    """How many questions for boxes are answered with points alone."""
+    return sum(one.answers_points for one in predictions)
 
 
 # ---- one prediction --------------------------------------------------------------------------------------------
@@ -236,9 +251,7 @@ class Marks:
         return divide(self.earned[:, index], self.possible[:, index])
 
     def applies(self, metric: str) -> np.ndarray:
-        """(N,) whether each prediction counts in the metric; all count in what is no column, as AP."""
-        if metric not in METRICS:
-            return np.ones(len(self.possible), dtype=bool)
+        """(N,) whether each prediction counts in the metric."""
         return self.possible[:, list(METRICS).index(metric)] > 0
 
     @property
@@ -277,7 +290,12 @@ def mark(predictions: Sequence[Prediction]) -> Marks:
 def worth_showing(predictions: Sequence[Prediction]) -> list[str]:
     """METRICS, but those of points only where a target or an answer is one."""
     points = any(one.has_points or len(one.answer.points) for one in predictions)
-    return [name for name in METRICS if points or not name.startswith("point_")]
+    return [name for name in METRICS if points or not is_of_points(name)]
+
+
+def is_of_points(metric: str) -> bool:
+    """Whether a metric judges points, the middles of boxes among them."""
+    return metric.startswith("point_")
 
 
 def name_all(predictions: Sequence[Prediction], *, as_said: bool = False) -> list[Named]:

@@ -43,6 +43,8 @@ from groundling.evaluation.metrics import (
     Prediction,
     Scores,
     accuracy_curve,
+    count_pointed,
+    is_of_points,
     mark,
     measure,
     worth_showing,
@@ -52,6 +54,11 @@ from groundling.evaluation.protocols import Headline, find_headline, find_protoc
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.page.page import View, around, embed, layer, open_or_none, whole, write_page
+
+ONLY_POINTS = (
+    "are points alone where boxes are asked for, which all metrics of boxes count as misses: "
+    "evaluate --protocol pointing (or screenspot) judges points"
+)
 
 _SHOWN = 20  # pictures of each part of the gallery
 _LEAST_CLOSE_UP = 0.1  # of each side of the picture
@@ -83,6 +90,17 @@ class Report:
         if self.protocol is None:
             return None
         return find_headline(self.protocol, self.scores, self.detection, [one.record for one in self.predictions])
+
+    @property
+    def pointed(self) -> int:
+        """How many questions for boxes are answered with points alone."""
+        return count_pointed(self.predictions)
+
+    @property
+    def only_points(self) -> str | None:
+        """How many answers are points in place of boxes, in one line; None where none is, or points are judged."""
+        is_judged = self.protocol is not None and is_of_points(find_protocol(self.protocol).headline)
+        return f"{self.pointed} of {self.scores.n} answers {ONLY_POINTS}" if self.pointed and not is_judged else None
 
     @property
     def shown(self) -> list[str]:
@@ -208,6 +226,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "baselines": scores.baselines,
         "flaws": scores.flaws,
         "full": scores.full,
+        "pointed": report.pointed,
         "count": {"error": scores.count_error, "excess": scores.count_excess},
         "detection": None if report.detection is None else detection_to_json(report.detection),
         "protocol": _headline_to_json(report.headline),
@@ -433,12 +452,8 @@ def _worst_first(classes: Sequence[ClassScores]) -> list[ClassScores]:
 
 def _to_sort_by(predictions: Sequence[Prediction], marks: Marks) -> np.ndarray:
     """(N,) the standing of each prediction; the F1 of its points where points are to be found or were answered."""
-    points = np.array([one.has_points or _answers_points(one) for one in predictions], dtype=bool)
+    points = np.array([one.has_points or one.answers_points for one in predictions], dtype=bool)
     return np.where(points, marks.column("point_f1"), marks.standing)
-
-
-def _answers_points(prediction: Prediction) -> bool:
-    return len(prediction.answer.points) > 0 and not len(prediction.answer.boxes)
 
 
 def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Part]:
@@ -464,7 +479,7 @@ def _gallery(predictions: Sequence[Prediction], standing: np.ndarray) -> list[Pa
 def _card(prediction: Prediction, standing: float, number: int) -> Card:
     original, image = prediction.original, open_or_none(prediction.record.image)
     shown = [prediction.truth, prediction.answer.boxes]
-    points = Points([target.point for target in prediction.record.targets if target.point is not None], original)
+    points = prediction.record.true_points(original)
     layers = [layer("answer", shown[1], prediction.answer.points), layer("truth", shown[0], points)]
     regions = [whole(original)]
     near = around(shown, original, least=_LEAST_CLOSE_UP, aspect=_CLOSE_UP_ASPECT)
@@ -484,5 +499,5 @@ def _verdict(prediction: Prediction, standing: float) -> str:
         return "rightly none" if standing else "none to find"
     if not len(prediction.answer.boxes) and not len(prediction.answer.points):
         return "no point" if prediction.has_points else "no box"
-    is_overlap = prediction.is_single and not _answers_points(prediction)
+    is_overlap = prediction.is_single and not prediction.answers_points
     return f"IoU {standing:.2f}" if is_overlap else f"F1 {standing:.2f}"

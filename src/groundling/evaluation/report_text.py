@@ -22,6 +22,8 @@ def describe_report(report: Report) -> str:
     lines.append(f"{report.scores.n} questions")
     if report.scores.full:
         lines.append(describe_full(report))
+    if report.only_points:
+        lines.append(report.only_points)
     if report.headline is not None:
         lines.append(_describe_headline(report.headline))
     return "\n".join(lines)

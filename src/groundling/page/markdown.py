@@ -11,9 +11,14 @@ _ACTIVE = re.compile(r"[\\`*_\[\]|~$]|(?<!\w)[#@]|:(?=//)")  # emphasis, code, l
 _MOST = 160  # characters of one question or label
 
 
+def flatten(text: str) -> str:
+    """The text on one line, nothing but what can be read: no sign of it acts on a terminal."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
 def escape(text: str, most: int = _MOST) -> str:
     """The text on one line, as it reads: nothing in it is formatting, a link or HTML; cut after `most` characters."""
-    flat = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    flat = flatten(text)
     cut = flat if len(flat) <= most else f"{flat[: most - 3]}..."
     words = "".join(_ENTITIES.get(sign, sign) for sign in cut)
     return _ACTIVE.sub(lambda found: f"\\{found[0]}", words)

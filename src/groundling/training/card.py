@@ -223,8 +223,8 @@ def _results(facts: CardFacts) -> Iterator[str]:
     yield "### Before and after"
     yield f"Against the model that it was tuned from, on the same questions: {escape(comparison.verdict, 400)}."
     yield change_table("metric", comparison.shown)
-    if comparison.no_room:
-        yield f"But {escape(comparison.no_room, 400)}."
+    for warning in comparison.warnings:
+        yield f"But {escape(warning, 1000)}."
     if comparison.guard:
         yield from guard_to_markdown(comparison.guard, "###")
     else:

@@ -18,7 +18,7 @@ from groundling.data.check import CODES
 from groundling.data.record import Record, Target
 from groundling.dialect.answer import Answer
 from groundling.errors import SettingsError
-from groundling.geometry.boxes import Boxes, Points, iou
+from groundling.geometry.boxes import Boxes, iou
 from groundling.geometry.frame import Frame
 from groundling.model.contract import Contract
 from groundling.model.layout import Stretch
@@ -382,8 +382,8 @@ def _views(preview: Preview) -> Iterator[tuple[int, list[View]]]:
         if answer is None or picture is None or original is None:
             continue
         truth = shown.record.true_boxes(original).to(answer.seen)
-        true_points = Points([target.point for target in shown.record.targets if target.point is not None], original)
-        layers = [layer("answer", answer.boxes, answer.points), layer("truth", truth, true_points.to(answer.seen))]
+        true_points = shown.record.true_points(original).to(answer.seen)
+        layers = [layer("answer", answer.boxes, answer.points), layer("truth", truth, true_points)]
         name, root = f"s{shown.number}", f"s{shown.root}"
         pixels = None if shown.shared else embed_exactly(picture)
         views = [View(name, whole(answer.seen), pixels, layers, same_as=root if shown.shared else None)]

@@ -126,15 +126,8 @@ def build_dataset(records: Gathered, processor: Processor, settings: Settings) -
     )
 
 
-def build_sampler(
-    records: Gathered,
-    dataset: RecordDataset,
-    settings: Settings,
-    *,
-    processes: int = 1,
-    epoch: Callable[[], int] = lambda: 0,
-) -> RowSampler:
-    """Which of the records stand together in the rows of an epoch; `epoch` gives its number when they are drawn."""
+def build_sampler(records: Gathered, dataset: RecordDataset, settings: Settings, *, processes: int = 1) -> RowSampler:
+    """Which of the records stand together in the rows of an epoch."""
     train = settings.train
     room = train.pack_tokens and room_for_samples(records.train, dataset.processor, train.pack_tokens)
     plan = RowPlan(train.batch_size, room, train.accumulate, processes, train.share_pictures)
@@ -149,4 +142,4 @@ def build_sampler(
         )
     windows = records.train.windows if isinstance(records.train, Mixture) else None
     images = pictures_of(records.train)
-    return RowSampler(images, records.lengths, plan, seed=train.seed, epoch=epoch, changed=changed, windows=windows)
+    return RowSampler(images, records.lengths, plan, seed=train.seed, changed=changed, windows=windows)

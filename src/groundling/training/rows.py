@@ -125,11 +125,10 @@ class RowSampler(Sampler[Row]):
         plan: RowPlan,
         *,
         seed: int,
-        epoch: Callable[[], int] = lambda: 0,
         changed: Callable[[int, int], Sequence[Length]] | None = None,
         windows: Windows | None = None,
     ) -> None:
-        """`images` are equal for records about one picture. `epoch` gives, when rows are about to be drawn, its number.
+        """`images` are equal for records about one picture.
 
         `changed` gives the lengths that samples have in an epoch's attempt, where their pictures are changed. `windows`
         gives the numbers of all records in parts, each with whole pictures, that an epoch goes through one by one.
@@ -140,7 +139,7 @@ class RowSampler(Sampler[Row]):
         self.windows = windows or (lambda _: [np.arange(len(images))])
         self.plan = plan
         self.seed = seed
-        self.epoch = epoch
+        self.epoch: Callable[[], int] = lambda: 0  # asked when rows are drawn; the trainer, who counts, sets it
         most = self._most_of_a_picture(plan.accumulate)
         self.most = most if plan.share_pictures else 1
         self._quota = Quota(images, most)
