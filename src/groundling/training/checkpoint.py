@@ -295,9 +295,12 @@ def _refuse_other_count(checkpoint: Path) -> None:
     """SettingsError where as many processes as now would not see the batches that the run began with."""
     before, now = len(list(checkpoint.glob("rng_state*.pth"))), PartialState().num_processes
     if before != now:
+        is_in_pieces = any(checkpoint.glob("global_step*"))  # which DeepSpeed deals to no other number
+        by_name = f"name the checkpoint (run.resume={checkpoint}) and another run.dir"
+        way = f"start a new run from its weights (model.name={checkpoint})" if is_in_pieces else by_name
         raise SettingsError(
             f"{checkpoint} was written by {before} processes, and now there are {now}: a step would see other records; "
-            f"launch as many as before, or name the checkpoint (run.resume={checkpoint}) and another run.dir"
+            f"launch as many as before, or {way}"
         )
 
 

@@ -82,6 +82,8 @@ def train_alone(settings: Settings, arguments: TrainingArguments, sizes: Sizes, 
     refuse_other_data(resume, ready.processor.contract, records.findings)
     refuse_no_step(resume, settings, ready.sampler)
     is_over = resume is not None and is_at_end(resume, settings)
+    if resume is not None and not is_over:
+        refuse_other_state(resume, asked_engine(arguments), processes=arguments.world_size)
     done = 0 if resume is None else read_step(resume)
     saves = 0 if is_over else count_saves(settings, arguments, steps_an_epoch=ready.sampler.steps, done=done)
     from_main_process(lambda: refuse_small_disk(settings, sizes, resume, saves=saves))
@@ -153,8 +155,6 @@ def build_trainer(
     refuse_other_engine(trainer.accelerator.distributed_type)
     engine = name_engine(trainer.accelerator)
     refuse_other_launch(settings.launch, engine=engine, processes=arguments.world_size)
-    if resume is not None:
-        refuse_other_state(resume, engine)
     if arguments.world_size > 1:
         log.info("%d processes, %s", arguments.world_size, engine)
     log.info("%s", trainer.sampler.describe())
