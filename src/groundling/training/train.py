@@ -20,7 +20,7 @@ from groundling.evaluation.processes import from_main_process
 from groundling.recipe import load_settings
 from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
-from groundling.training.checkpoint import find_resume, is_at_end, owes_evaluation, read_step
+from groundling.training.checkpoint import find_resume, is_at_end, owes_evaluation, put_back_former, read_step
 from groundling.training.disk import telling_full_disk
 from groundling.training.exhaustion import explain_ending, explain_exhaustion, explain_loading
 from groundling.training.journal import Journal
@@ -75,7 +75,7 @@ def train_by(settings: Settings) -> Path:
 
 def train_alone(settings: Settings, arguments: TrainingArguments, sizes: Sizes, stop: StopRequest) -> Path:
     """The training itself, in a run folder that no other process writes to."""
-    resume = from_main_process(lambda: find_resume(settings))
+    resume = from_main_process(lambda: find_start(settings))
     ready = make_ready(settings, processes=arguments.world_size, progress=_tell_looking(stop))
     records = ready.records
     from_main_process(stop.refuse_start)
@@ -127,6 +127,12 @@ def _tell_looking(stop: StopRequest) -> Progress:
 
 
 # ---- its steps -------------------------------------------------------------------------------------------------
+
+
+def find_start(settings: Settings) -> Path | None:
+    """As `find_resume`, once what a kill has left without its name has it back."""
+    put_back_former(settings.run.dir)
+    return find_resume(settings)
 
 
 def build_trainer(
