@@ -18,7 +18,7 @@ from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
 from groundling.training.checkpoint import list_checkpoints, sweep_partial
 from groundling.training.manifest import find_damage
-from groundling.training.memory import Numbers
+from groundling.training.memory import OPTIMIZERS, Numbers
 from groundling.training.space import Kept, Sizes, bytes_to_come, count_saves, count_sizes, find_kept
 
 WEIGHTS = 515_520 * 4  # bytes of the tiny model in float32
@@ -49,10 +49,49 @@ def test_sizes_by_hand() -> None:
     assert counted("ddp", tune={"method": "lora"}) == (4 * 30, 4 * 30 + 8 * 30)
     assert counted("fsdp2") == counted("fsdp") == (4 * 130, 2 * 4 * 130 + 8 * 30)
     assert counted("zero2") == (4 * 130, 2 * 4 * 130 + 12 * 30)
+    assert counted("zero3") == (4 * 130, 4 * 130 + 4 * 100 + 12 * 30), "masters stand for what is trained"
     assert counted("zero2", has_gpu=True) == (2 * 130, 2 * 2 * 130 + 12 * 30), "bf16, beside masters in float32"
     assert counted("zero2", has_gpu=True, train={"bf16": False}) == (4 * 130, 2 * 4 * 130 + 12 * 30), "as loaded"
     assert counted("zero2", train={"bf16": True}) == counted("zero2", has_gpu=True), "the recipe decides"
-    assert counted("zero2", has_gpu=True, tune={"method": "lora"}) == (4 * 30, 2 * 4 * 30 + 12 * 30)
+    lora: dict[str, object] = {"method": "lora"}
+    assert counted("zero2", tune=lora) == (4 * 30, 2 * 4 * 30 + 12 * 30)
+    assert counted("zero2", has_gpu=True, tune=lora) == (2 * 30, 2 * 2 * 30 + 12 * 30)
+    assert counted("zero3", has_gpu=True, tune=lora) == (4 * 30, 4 * 30 + 12 * 30), "adapters stay in float32"
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "alone", "beside_masters"),
+    [
+        ("adamw_torch", 8, 8),
+        ("adamw_torch_8bit", 2, 2),
+        ("adamw_torch_4bit", 1, 1),
+        ("adamw_bnb_8bit", 2, 2),
+        ("lion_32bit", 4, 4),
+        ("rmsprop", 4, 4),
+        ("sgd", 0, 0),
+        ("adafactor", 0, 4),  # of flat pieces it has no rows and columns
+        ("lomo", 0, 0),  # what is not known counts nothing
+    ],
+)
+def test_an_optimizer_counts_what_it_keeps(optimizer: str, alone: int, beside_masters: int) -> None:
+    numbers = Numbers({"language": 130}, {"language": 30}, weights=4 * 130, gradients=4 * 30, largest_unit=130)
+    settings = settings_with(trainer={"optim": optimizer})
+    for engine, beside in {
+        "ddp": 4 * 130 + alone * 30,
+        "fsdp2": 2 * 4 * 130 + alone * 30,
+        "zero2": 2 * 4 * 130 + (4 + beside_masters) * 30,
+        "zero3": 4 * (130 + 100) + (4 + beside_masters) * 30,
+    }.items():
+        assert count_sizes(numbers, settings, engine=engine, has_gpu=False).checkpoint == beside, engine
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch_fused", "adagrad", "rmsprop", "sgd", "adafactor"])
+def test_an_optimizer_writes_what_is_counted(recipe: Recipe, optimizer: str) -> None:
+    """And at most a third of a byte a number beside it: names, small weights that are not rounded, rows and columns."""
+    run = gl.train(recipe(train={"max_steps": 1}, run={"save_every": 1}, trainer={"optim": optimizer}))
+    counted = OPTIMIZERS[optimizer].take(515_520, WEIGHTS)
+    written = (run / "checkpoints" / "1" / "optimizer.pt").stat().st_size
+    assert counted <= written <= counted + 515_520 / 3
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,10 @@ from groundling.model.load import find_description
 from groundling.settings import Settings
 from groundling.training.checkpoint import list_checkpoints, list_passed_over, list_unfinished
 from groundling.training.disk import free_bytes, show_bytes
-from groundling.training.memory import Numbers, count_numbers, read_subject
+from groundling.training.memory import Numbers, States, count_numbers, find_states, read_subject
 
 if TYPE_CHECKING:  # a plan does without it, and a fifth of a second
     from transformers import TrainingArguments
-
-_ADAM = "adamw_torch"  # its kinds, the Trainer's own among them, keep two numbers for each trained; others count none
-_MASTERS = 12  # bytes for each trained number in DeepSpeed's state: it in float32, and Adam's two
 
 
 class Sizes(NamedTuple):
@@ -37,17 +34,24 @@ def find_sizes(settings: Settings, *, engine: str, has_gpu: bool) -> Sizes:
 
 
 def count_sizes(numbers: Numbers, settings: Settings, *, engine: str, has_gpu: bool) -> Sizes:
-    """What is written of a model of these numbers: of adapters' them alone; the engines keep all weights twice."""
-    trained = sum(numbers.trained.values())
-    weights = numbers.gradients if settings.tune.has_adapters else numbers.weights
-    if engine.startswith("zero"):
-        in_bf16 = has_gpu if settings.train.bf16 == "auto" else settings.train.bf16
-        if in_bf16 and not settings.tune.has_adapters:
-            weights = 2 * sum(numbers.parameters.values())  # DeepSpeed has them in bf16, beside its masters
-        return Sizes(weights, 2 * weights + _MASTERS * trained)
-    is_adam = str(settings.trainer.get("optim", _ADAM)).startswith(_ADAM)
-    states = 2 * numbers.gradients if is_adam else 0
-    return Sizes(weights, (2 if engine.startswith("fsdp") else 1) * weights + states)
+    """What is written of a model of these numbers, of adapters' them alone.
+
+    An optimizer that is in no table counts nothing, so that no run is refused which may fit.
+    """
+    trained, has_adapters = sum(numbers.trained.values()), settings.tune.has_adapters
+    states = find_states(settings, engine, unknown=States())
+    weights = numbers.gradients if has_adapters else numbers.weights
+    if engine == "ddp":
+        return Sizes(weights, weights + states.take(trained, numbers.gradients))
+    if engine.startswith("fsdp"):  # which writes all weights in its own way too
+        return Sizes(weights, 2 * weights + states.take(trained, numbers.gradients))
+    parameters = trained if has_adapters else sum(numbers.parameters.values())
+    in_bf16 = has_gpu if settings.train.bf16 == "auto" else settings.train.bf16
+    if in_bf16 and not (has_adapters and engine == "zero3"):  # adapters it leaves in float32
+        weights = 2 * parameters
+    again = weights * (parameters - trained) // parameters if engine == "zero3" else weights  # what is in no master
+    masters = 4 * trained  # in float32
+    return Sizes(weights, weights + again + masters + states.take(trained, masters))
 
 
 def count_steps(settings: Settings, *, steps_an_epoch: int) -> int:
