@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,18 @@ import groundling as gl
 from groundling.errors import TrainingError
 from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
-from groundling.training.checkpoint import list_checkpoints, sweep_partial
+from groundling.training.checkpoint import list_checkpoints, put_back_former, sweep_partial
 from groundling.training.manifest import find_damage
 from groundling.training.memory import OPTIMIZERS, Numbers
-from groundling.training.space import Kept, Sizes, bytes_to_come, count_saves, count_sizes, find_kept
+from groundling.training.space import (
+    Kept,
+    Sizes,
+    bytes_to_come,
+    count_saves,
+    count_sizes,
+    find_kept,
+    refuse_full_disk,
+)
 
 WEIGHTS = 515_520 * 4  # bytes of the tiny model in float32
 
@@ -184,12 +194,36 @@ def test_what_is_kept_and_what_will_be_swept_away(tmp_path: Path) -> None:
         if name in ("4", "8"):
             (folder / "trainer_state.json").write_text(json.dumps({"global_step": int(name)}), encoding="utf-8")
     (tmp_path / "final.partial").mkdir()
-    assert find_kept(tmp_path) == Kept(2, has_best=False, unfinished=3000), "16 gets its name back"
-    (tmp_path / "best").mkdir()
+    assert find_kept(tmp_path) == Kept(3, has_best=False, unfinished=3000), "16 gets its name back"
+    (tmp_path / "best-former.partial").mkdir()
     passed_over = find_kept(tmp_path, tmp_path / "checkpoints" / "4")
-    assert passed_over == Kept(1, has_best=True, unfinished=3000), "8 is damaged, and stays"
+    assert passed_over == Kept(2, has_best=True, unfinished=3000), "8 is damaged, and stays"
+    put_back_former(tmp_path)
     sweep_partial(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["16", "4", "8", "8.damaged"]
     assert find_kept(tmp_path).unfinished == 0 and find_kept(tmp_path / "none") == Kept()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_what_another_run_sweeps_meanwhile_is_left_to_the_lock(tmp_path: Path) -> None:
+    """In a process of its own, which removes a folder just before it is listed; an audit hook stays for good."""
+    unfinished = tmp_path / "checkpoints" / "20.partial"
+    unfinished.mkdir(parents=True)
+    process = os.fork()
+    if not process:
+
+        def sweep(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "os.scandir" and Path(arguments[0]) == unfinished and unfinished.exists():
+                unfinished.rmdir()
+
+        sys.addaudithook(sweep)
+        try:
+            refuse_full_disk(settings_with(run={"dir": tmp_path}), Sizes(weights=1, checkpoint=1))
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    assert not unfinished.exists()
 
 
 def test_too_small_a_disk_is_told_before_the_start(
@@ -215,6 +249,17 @@ def test_a_disk_without_any_room_is_told_with_its_path_and_nothing_is_left(
     with pytest.raises(gl.SettingsError, match=told):
         gl.train(recipe(), f"run.dir={disk / 'run'}")
     assert [path.name for path in disk.rglob("*")] == ["others"]
+
+
+def test_a_finished_run_on_a_full_disk_is_told_as_that(recipe: Recipe, small_disk: Callable[[int], Path]) -> None:
+    disk, file = small_disk(24_000_000), recipe(train={"max_steps": 1})
+    run = gl.train(file, f"run.dir={disk / 'run'}")
+    with pytest.raises(OSError), (disk / "others").open("wb") as filler:
+        filler.write(bytes(24_000_000))
+    with pytest.raises(gl.SettingsError, match=r"run is finished: its weights are in .*final; choose another run\.dir"):
+        gl.train(file, f"run.dir={run}")
+    with pytest.raises(gl.SettingsError, match=r"run holds a run of another recipe"):
+        gl.train(file, f"run.dir={run}", "train.max_steps=2")
 
 
 @pytest.mark.parametrize("left", [500_000, 3_000_000], ids=["in the weights", "in the optimizer's state"])

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from groundling.errors import SettingsError
 from groundling.model.load import find_description
 from groundling.settings import Settings
-from groundling.training.checkpoint import list_checkpoints, list_passed_over, list_unfinished
+from groundling.training.checkpoint import (
+    find_resume,
+    list_checkpoints,
+    list_former,
+    list_passed_over,
+    list_unfinished,
+    own_name,
+)
 from groundling.training.disk import free_bytes, show_bytes
 from groundling.training.memory import Numbers, States, count_numbers, find_states, read_subject
 
@@ -77,15 +85,13 @@ class Kept(NamedTuple):
 def find_kept(run: Path, resume: Path | None = None) -> Kept:
     """What is kept of a run that goes on from `resume`; what of it is damaged is passed over, and never removed."""
     passed_over = [] if resume is None else list_passed_over(run, resume)
-    unfinished = [file for path in list_unfinished(run) for file in (path, *path.rglob("*"))]
-    return Kept(len(list_checkpoints(run)) - len(passed_over), (run / "best").is_dir(), sum(map(_bytes_of, unfinished)))
-
-
-def _bytes_of(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:  # another run has the folder, which is told when the lock is taken
-        return 0
+    back = [own_name(former) for former in list_former(run)]
+    unfinished = [file for path in list_unfinished(run) for file in (path, *path.rglob("*")) if file.is_file()]
+    return Kept(
+        checkpoints=len(list_checkpoints(run)) - len(passed_over) + sum(path.name.isdecimal() for path in back),
+        has_best=(run / "best").is_dir() or run / "best" in back,
+        unfinished=sum(file.lstat().st_size for file in unfinished),
+    )
 
 
 def bytes_to_come(sizes: Sizes, kept: Kept | None = None, *, saves: int, keep: int, has_best: bool) -> int:
@@ -103,10 +109,17 @@ def bytes_to_come(sizes: Sizes, kept: Kept | None = None, *, saves: int, keep: i
 
 
 def refuse_full_disk(settings: Settings, sizes: Sizes) -> None:
-    """SettingsError where there is not even room for the least that a run takes, before its steps are known."""
-    kept = find_kept(settings.run.dir)
-    least = bytes_to_come(sizes, kept, saves=0 if kept.checkpoints else 1, keep=1, has_best=False)
-    _refuse_less_than(least, settings, sizes, "at least ", "")
+    """SettingsError where there is not even room for the least that a run takes, before its steps are known.
+
+    A finished run needs none, and is told as that.
+    """
+    run = settings.run.dir
+    with suppress(FileNotFoundError):  # another run has the folder, which is told when the lock is taken
+        kept = find_kept(run)
+        least = bytes_to_come(sizes, kept, saves=0 if kept.checkpoints else 1, keep=1, has_best=False)
+        if least > free_bytes(run) and (run / "final").is_dir():
+            find_resume(settings)
+        _refuse_less_than(least, settings, sizes, "at least ", "")
 
 
 def refuse_small_disk(settings: Settings, sizes: Sizes, resume: Path | None, *, saves: int) -> None:
