@@ -19,6 +19,7 @@ from groundling.training.checkpoint import (
     explain_unreadable,
     find_resume,
     is_at_end,
+    is_foreign,
     list_checkpoints,
     owes_evaluation,
     partial_name,
@@ -292,6 +293,18 @@ def test_a_run_is_at_its_end_by_steps_or_by_patience(tmp_path: Path) -> None:
     assert not is_at_end(last, settings_of(tmp_path / "more", train={"max_steps": 13})), "by a recipe of more steps"
 
 
+def test_a_checkpoint_is_the_runs_own_through_links(tmp_path: Path) -> None:
+    """It lies on another disk, or the recipe names it by a link."""
+    begin_run(tmp_path / "run", 5, 12)
+    begin_run(tmp_path / "other", 5)
+    first, last = list_checkpoints(tmp_path / "run")
+    (tmp_path / "latest").symlink_to(last)
+    first.rename(tmp_path / "elsewhere")
+    first.symlink_to(tmp_path / "elsewhere")
+    assert not any(is_foreign(path, tmp_path / "run") for path in (first, last, tmp_path / "latest"))
+    assert is_foreign(tmp_path / "other" / "checkpoints" / "5", tmp_path / "run")
+
+
 @pytest.mark.parametrize(("step", "every", "owes"), [(5, 5, True), (5, 2, False), (12, 5, True), (12, 0, False)])
 def test_an_evaluation_that_was_due_and_is_not_in_a_checkpoint_is_owed(
     tmp_path: Path, step: int, every: int, owes: bool
@@ -350,6 +363,19 @@ def test_only_what_is_half_written_is_swept_away(tmp_path: Path) -> None:
     sweep_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoints", "recipe.yaml"]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+
+
+def test_of_a_checkpoint_that_is_a_link_the_link_is_removed(tmp_path: Path) -> None:
+    begin_run(tmp_path, 2, 9, 10)
+    for step in ("2", "9"):
+        checkpoint = tmp_path / "checkpoints" / step
+        checkpoint.rename(tmp_path / step)
+        checkpoint.symlink_to(tmp_path / step)
+    drop_old_checkpoints(tmp_path, keep=2)
+    (tmp_path / "checkpoints" / "9").rename(tmp_path / "checkpoints" / "9.partial")
+    sweep_partial(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["10"]
+    assert (tmp_path / "2" / "optimizer.pt").is_file() and (tmp_path / "9" / "optimizer.pt").is_file()
 
 
 def test_a_copied_model_has_no_state_of_its_training(tmp_path: Path) -> None:

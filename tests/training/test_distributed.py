@@ -38,6 +38,7 @@ from groundling.recipe_file import SHIPPED, write_yaml
 from groundling.training.checkpoint import list_checkpoints
 from groundling.training.manifest import find_damage
 from groundling.training.processes import refuse_lone_fsdp, refuse_other_engine
+from groundling.training.space import find_sizes
 from groundling.training.train import train_by
 
 SOURCE = Path(gl.__file__).parents[1]
@@ -363,10 +364,14 @@ def test_deepspeed_learns_what_one_process_does(folder: Path, environment: dict[
     check_like_one(folder, run_dir)
     shards = [path.name for path in (run_dir / "checkpoints" / "12").rglob("*optim_states.pt")]
     assert len(shards) == 2, "DeepSpeed ran, and spread the optimizer over both processes"
+    counted = find_sizes(load_settings(recipe), engine=engine, has_gpu=False)
+    written = sum(file.stat().st_size for file in (run_dir / "checkpoints" / "12" / "global_step12").iterdir())
+    assert written == pytest.approx(counted.checkpoint - counted.weights, rel=0.02)
 
     break_off(run_dir)
     other = by_recipe("ddp", recipe, run_dir, environment)
-    assert other.returncode != 0 and "was written under zero, and ddp runs" in other.stderr
+    writer = "zero1 or zero2" if engine == "zero2" else engine
+    assert other.returncode == 2 and f"was written under {writer}, and ddp runs" in other.stderr
     assert by_recipe(engine, recipe, run_dir, environment).returncode == 0
     check_like_one(folder, run_dir)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from groundling.training.checkpoint import (
     drop_old_checkpoints,
     find_resume,
     partial_name,
+    put_back_former,
     put_in_place,
     sweep_partial,
 )
@@ -79,6 +81,7 @@ def test_a_kill_before_any_change_of_the_disk_leaves_the_former_state_or_the_new
         run.mkdir()
         write_step(settings, 1)
         was_killed = killed_before(number, lambda settings=settings: write_step(settings, 2))
+        put_back_former(run)
         resume = find_resume(settings)
         sweep_partial(run)
         assert resume is not None and find_damage(resume) is None and find_damage(run / "best") is None
@@ -91,6 +94,25 @@ def test_a_kill_before_any_change_of_the_disk_leaves_the_former_state_or_the_new
             break
     assert len(seen) > 40, "changes that a kill may come before"
     assert seen == sorted(seen) and set(seen) == {(1, 1), (2, 1), (2, 2)}, "first the best weights, then the checkpoint"
+
+
+@needs_fork
+def test_a_kill_while_the_one_checkpoint_is_written_again_leaves_it(tmp_path: Path) -> None:
+    """As by a run that was stopped twice in the evaluation of one step."""
+    run = tmp_path / "run"
+    settings = Settings.model_validate({"model": {"name": "tiny"}, "data": {"train": "a.jsonl"}, "run": {"dir": run}})
+    run.mkdir()
+    write_step(settings, 1)
+    shutil.rmtree(run / "best")
+    for number in range(1000):
+        was_killed = killed_before(number, lambda: write_step(settings, 1))
+        put_back_former(run)
+        resume = find_resume(settings)
+        sweep_partial(run)
+        assert resume is not None and resume.name == "1" and find_damage(resume) is None
+        if not was_killed:
+            return
+    raise AssertionError("never comes to its end")
 
 
 # Each trial is a process that trains, forked off one that has done all importing. Every second one is killed before a

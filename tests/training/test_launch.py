@@ -99,13 +99,33 @@ def test_what_runs_is_held_against_what_was_asked_for() -> None:
 
 def test_a_checkpoint_of_another_engine_is_refused(tmp_path: Path) -> None:
     (tmp_path / "optimizer.pt").touch()
-    refuse_other_state(tmp_path, "ddp")
+    refuse_other_state(tmp_path, "ddp", processes=3)
     with pytest.raises(SettingsError, match="one process or ddp, and zero2 runs"):
-        refuse_other_state(tmp_path, "zero2")
+        refuse_other_state(tmp_path, "zero2", processes=1)
+    (tmp_path / "optimizer.pt").rename(tmp_path / "optimizer.bin")
+    refuse_other_state(tmp_path, "fsdp2", processes=3)
+    (tmp_path / "optimizer.bin").unlink()
+    states = tmp_path / "global_step8"
+    states.mkdir()
+    for number in (0, 1):
+        (states / f"bf16_zero_pp_rank_{number}_mp_rank_00_optim_states.pt").touch()
+    refuse_other_state(tmp_path, "zero2", processes=2)
+    refuse_other_state(tmp_path, "zero1", processes=2)
+    for engine in ("fsdp2", "zero3"):
+        with pytest.raises(SettingsError, match=f"under zero1 or zero2, and {engine} runs"):
+            refuse_other_state(tmp_path, engine, processes=2)
+    (states / "zero_pp_rank_0_mp_rank_00_model_states.pt").touch()
+    refuse_other_state(tmp_path, "zero3", processes=2)
+    with pytest.raises(SettingsError, match="under zero3, and zero2 runs"):
+        refuse_other_state(tmp_path, "zero2", processes=2)
+
+
+def test_a_state_in_pieces_is_for_as_many_processes(tmp_path: Path) -> None:
     (tmp_path / "global_step8").mkdir()
-    refuse_other_state(tmp_path, "zero2")
-    with pytest.raises(SettingsError, match="under zero, and fsdp2 runs"):
-        refuse_other_state(tmp_path, "fsdp2")
+    for number in (0, 1):
+        (tmp_path / "global_step8" / f"zero_pp_rank_{number}_mp_rank_00_optim_states.pt").touch()
+    with pytest.raises(SettingsError, match=r"under zero2 by 2 processes, and now there are 4, which .* its weights"):
+        refuse_other_state(tmp_path, "zero2", processes=4)
 
 
 def test_the_command_line_starts_the_launcher(

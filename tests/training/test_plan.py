@@ -94,6 +94,28 @@ def test_the_engines_spread_what_they_say(tmp_path: Path) -> None:
     assert spread(8, 1, "fsdp2")[:3] == (4 * ALL_3B // 8, 8 * ALL_3B // 8, 4 * ALL_3B // 8)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "alone", "beside_masters"),
+    [("sgd", 0, 0), ("adafactor", 0, 4), ("adagrad", 4, 4), ("adamw_torch_4bit", 1, 1), ("lion_8bit", 1, 1)],
+)
+def test_each_optimizer_takes_what_it_keeps(tmp_path: Path, optimizer: str, alone: int, beside_masters: int) -> None:
+    settings = published(tmp_path, "3b", f"trainer.optim={optimizer}")
+    numbers = count_numbers(read_subject(Path(settings.model.name)), settings)
+    taken = [_static(numbers, on(settings, 8, 1, engine))[1] for engine in (None, "fsdp2", "zero2", "zero3")]
+    beside = (4 + beside_masters) * ALL_3B // 8
+    assert taken == [alone * ALL_3B, alone * ALL_3B // 8, beside, beside]
+
+
+def test_an_optimizer_that_is_not_known_is_told(tmp_path: Path) -> None:
+    settings = published(tmp_path, "3b")
+    known, other = plan_of(settings), plan_of(apply(settings, (Change("trainer.optim", "lomo"),)))
+    assert other.memory == known.memory and other.disk.checkpoint == known.disk.checkpoint - 8 * ALL_3B
+    assert [note for note in other.notes if "trainer.optim" in note] == [
+        "trainer.optim is lomo, and what it keeps is not known: counted like AdamW in memory, and not on the disk"
+    ]
+    assert not any("trainer.optim" in note for note in known.notes)
+
+
 def test_zero_without_bf16_has_weights_as_they_are_loaded(tmp_path: Path) -> None:
     """In float32, which ZeRO-3 needs no masters beside."""
     settings = published(tmp_path, "3b", "train.bf16=false")

@@ -295,6 +295,19 @@ def test_another_number_of_processes_is_refused(recipe: Recipe, tmp_path: Path) 
         gl.train(recipe(train={"max_steps": 2}, run={"save_every": 2}))
 
 
+def test_a_checkpoint_of_another_engine_is_refused_before_anything_is_written(recipe: Recipe, tmp_path: Path) -> None:
+    """But where nothing is left to train its weights are all that is wanted."""
+    file, other = recipe(train={"max_steps": 2}, run={"save_every": 2}), tmp_path / "other"
+    kept = gl.train(file) / "checkpoints" / "2"
+    (kept / "global_step2").mkdir()
+    (kept / "global_step2" / "zero_pp_rank_0_mp_rank_00_optim_states.pt").write_bytes(b"states")
+    write_manifest(kept)
+    with pytest.raises(gl.SettingsError, match="2 was written under zero1 or zero2, and ddp runs"):
+        gl.train(file, f"run.resume={kept}", f"run.dir={other}", "train.max_steps=4")
+    assert not other.exists()
+    assert not changed_weights(kept, gl.train(file, f"run.resume={kept}", f"run.dir={other}") / "final")
+
+
 def test_a_run_killed_before_its_report_gets_one(recipe: Recipe, scenes: Path, tmp_path: Path) -> None:
     settings = {"data": {"test": str(scenes / "test.jsonl")}, "train": {"max_steps": 2}, "run": {"save_every": 2}}
     run = gl.train(recipe(**settings))

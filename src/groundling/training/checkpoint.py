@@ -144,8 +144,11 @@ def names_checkpoint(settings: Settings) -> bool:
 
 
 def is_foreign(checkpoint: Path, run: Path) -> bool:
-    """Whether another run wrote it: the one that begins with it has scores, and best weights, of its own."""
-    return checkpoint.resolve().parent != (run / "checkpoints").resolve()
+    """Whether another run wrote it: the one that begins with it has scores, and best weights, of its own.
+
+    A checkpoint of a run may be a link to another disk, and be named by a link.
+    """
+    return checkpoint.resolve() not in (path.resolve() for path in list_checkpoints(run))
 
 
 def _is_named(checkpoint: Path, settings: Settings) -> bool:
@@ -252,7 +255,7 @@ def _chosen(checkpoint: Path, settings: Settings, *, is_empty: bool) -> Path:
         return checkpoint
     _refuse_finished(run)
     later = [path for path in list_checkpoints(run) if int(path.name) > read_step(checkpoint)]
-    if checkpoint.resolve() not in (path.resolve() for path in list_checkpoints(run)):
+    if is_foreign(checkpoint, run):
         raise SettingsError(
             f"run.resume is {checkpoint}, of another run than {run}; choose an empty run.dir to go on in"
         )
@@ -295,9 +298,12 @@ def _refuse_other_count(checkpoint: Path) -> None:
     """SettingsError where as many processes as now would not see the batches that the run began with."""
     before, now = len(list(checkpoint.glob("rng_state*.pth"))), PartialState().num_processes
     if before != now:
+        is_in_pieces = any(checkpoint.glob("global_step*"))  # which DeepSpeed deals to no other number
+        by_name = f"name the checkpoint (run.resume={checkpoint}) and another run.dir"
+        way = f"start a new run from its weights (model.name={checkpoint})" if is_in_pieces else by_name
         raise SettingsError(
             f"{checkpoint} was written by {before} processes, and now there are {now}: a step would see other records; "
-            f"launch as many as before, or name the checkpoint (run.resume={checkpoint}) and another run.dir"
+            f"launch as many as before, or {way}"
         )
 
 
@@ -417,8 +423,8 @@ def partial_name(folder: Path) -> Path:
 def put_in_place(partial: Path, folder: Path) -> None:
     """Seal a folder that is whole now and give it its name; one that had the name before is gone afterwards.
 
-    A process that ends between the two renames leaves both under other names: `sweep_partial` gives the former its own
-    back.
+    A process that ends between the two renames leaves both under other names: `put_back_former` gives the former its
+    own back.
     """
     write_manifest(partial)
     former = folder.with_name(folder.name + _FORMER)
@@ -434,26 +440,41 @@ def drop_old_checkpoints(run: Path, *, keep: int) -> None:
     """Remove all but the newest checkpoints."""
     for old in list_checkpoints(run)[:-keep]:
         shutil.rmtree(partial_name(old), ignore_errors=True)
-        shutil.rmtree(old.rename(partial_name(old)))  # never half there under its own name
+        _remove(old.rename(partial_name(old)))  # never half there under its own name
+
+
+def put_back_former(run: Path) -> None:
+    """Give the whole folders back their names that a killed run had taken for others, which never got there."""
+    for former in list_former(run):
+        former.rename(own_name(former))
+
+
+def list_former(run: Path) -> list[Path]:
+    """The whole folders that lost their names to others, which never got there."""
+    left = [*run.glob(f"*{_FORMER}"), *run.glob(f"checkpoints/*{_FORMER}")]
+    return [former for former in left if not own_name(former).exists()]
+
+
+def own_name(former: Path) -> Path:
+    """The name that a folder had before another one took its place."""
+    return former.with_name(former.name.removesuffix(_FORMER))
 
 
 def sweep_partial(run: Path) -> None:
     """Remove what a killed run was still writing, or removing."""
-    for former in [*run.glob(f"*{_FORMER}"), *run.glob(f"checkpoints/*{_FORMER}")]:
-        if not _own(former).exists():
-            former.rename(_own(former))
     for path in list_unfinished(run):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _remove(path)
 
 
 def list_unfinished(run: Path) -> list[Path]:
     """What a killed run was still writing, or removing, and what stands in its place is there."""
     left = [*run.glob(f"*{PARTIAL}"), *run.glob(f"checkpoints/*{PARTIAL}"), *run.glob("checkpoints/checkpoint-*")]
-    return [path for path in left if not path.name.endswith(_FORMER) or _own(path).exists()]
+    return [path for path in left if not path.name.endswith(_FORMER) or own_name(path).exists()]
 
 
-def _own(former: Path) -> Path:
-    return former.with_name(former.name.removesuffix(_FORMER))
+def _remove(path: Path) -> None:
+    """Of a link, the link alone."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def set_damaged_aside(run: Path, resume: Path) -> None:

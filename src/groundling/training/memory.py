@@ -4,7 +4,7 @@ Weights, gradients and optimizer states are counted from the model's parameters,
 keeps on the way is rehearsed (`rehearsal`). All of it is an estimate: DEVICE is a round figure for what the driver and
 the libraries take, and an allocator's gaps are not in it.
 
-- AdamW keeps two numbers for each trained one (arXiv 1711.05101), in the weights' own type.
+- AdamW keeps two numbers for each trained one (arXiv 1711.05101), in the weights' own type; OPTIMIZERS has the others.
 - ZeRO-2 (arXiv 1910.02054) spreads gradients and optimizer states over the devices, ZeRO-3 and FSDP2 the weights too.
   DeepSpeed holds weights and gradients in bf16 beside float32 masters, which are counted with the optimizer's states;
   without bf16 it holds them as they are loaded, and ZeRO-3 takes float32 weights for their own masters (0.19).
@@ -37,7 +37,59 @@ SPARE = 0.05  # of a device's memory is left to the allocator's gaps
 _LAYER = re.compile(r"\.(layers|blocks)\.(\d+)\.")
 _BUCKET = 5 * 10**8
 _GATHERED = 10**9
-_OPTIMIZERS = {"sgd": 0.0, "adafactor": 0.0, "adamw_bnb_8bit": 2.0, "adamw_8bit": 2.0, "paged_adamw_8bit": 2.0}
+
+
+class States(NamedTuple):
+    """What an optimizer keeps for each trained number."""
+
+    numbers: int = 0  # of the trained one's own type
+    bytes: int = 0  # of types that are the optimizer's own
+
+    def take(self, trained: int, in_bytes: int) -> int:
+        """Bytes for so many trained numbers, which have so many bytes themselves."""
+        return self.numbers * in_bytes + self.bytes * trained
+
+
+ADAMW = States(numbers=2)
+# Of transformers' TrainingArguments, without momentum where that is an option: what is written, but for small weights,
+# which are not rounded (2026-12-01, torch 2.13, bitsandbytes 0.50, torchao 0.18)
+OPTIMIZERS = {
+    "adamw_torch": ADAMW,
+    "adamw_torch_fused": ADAMW,
+    "adamw_torch_8bit": States(bytes=2),
+    "adamw_torch_4bit": States(bytes=1),
+    "adamw_bnb_8bit": States(bytes=2),
+    "adamw_8bit": States(bytes=2),
+    "paged_adamw_8bit": States(bytes=2),
+    "paged_adamw_32bit": States(bytes=8),
+    "lion_8bit": States(bytes=1),
+    "paged_lion_8bit": States(bytes=1),
+    "lion_32bit": States(bytes=4),
+    "paged_lion_32bit": States(bytes=4),
+    "ademamix_8bit": States(bytes=3),
+    "paged_ademamix_8bit": States(bytes=3),
+    "ademamix": States(bytes=12),
+    "paged_ademamix_32bit": States(bytes=12),
+    "rmsprop": States(numbers=1),
+    "rmsprop_bnb": States(bytes=4),
+    "rmsprop_bnb_8bit": States(bytes=1),
+    "rmsprop_bnb_32bit": States(bytes=4),
+    "adagrad": States(numbers=1),
+    "adafactor": States(),  # of rows and columns (arXiv 1804.04235)
+    "sgd": States(),
+}
+_OF_FLAT_WEIGHTS = OPTIMIZERS | {"adafactor": States(numbers=1)}  # DeepSpeed's, which have no rows
+
+
+def find_states(settings: Settings, engine: str, *, unknown: States) -> States:
+    """What the recipe's optimizer keeps under an engine, `unknown` for one that is in no table."""
+    table = _OF_FLAT_WEIGHTS if engine.startswith("zero") else OPTIMIZERS
+    return table.get(name_optimizer(settings), unknown)
+
+
+def name_optimizer(settings: Settings) -> str:
+    """The recipe's optimizer as transformers' TrainingArguments call it; theirs is AdamW."""
+    return str(settings.trainer.get("optim", "adamw_torch"))
 
 
 def show_memory(size: int) -> str:
@@ -238,25 +290,25 @@ def _static(numbers: Numbers, settings: Settings) -> tuple[int, int, int, int]:
     """Bytes of weights, optimizer states, gradients and the engine's own on each device."""
     trained = sum(numbers.trained.values())
     all_weights = sum(numbers.parameters.values()) + (trained if settings.tune.has_adapters else 0)
-    states = _OPTIMIZERS.get(str(settings.trainer.get("optim", "adamw")))
+    states = find_states(settings, settings.launch.engine or "ddp", unknown=ADAMW)
     share = settings.launch.devices
     match settings.launch.engine:
         case "zero2" | "zero3":
-            return _static_of_zero(numbers, settings, all_weights=all_weights, states=8 if states is None else states)
+            return _static_of_zero(numbers, settings, all_weights=all_weights, states=states.take(trained, 4 * trained))
         case "fsdp2" if share > 1:
             frozen = (all_weights - trained) * weights_dtype(settings, has_gpu=True).itemsize
             weights = (4 * trained + frozen) // share
-            optimizer = round((8 if states is None else states) * trained / share)
+            optimizer = states.take(trained, 4 * trained) // share
             return weights, optimizer, 4 * trained // share, 2 * numbers.largest_unit
         case _:
-            optimizer = 2 * numbers.gradients if states is None else round(states * trained)
+            optimizer = states.take(trained, numbers.gradients)
             return numbers.weights, optimizer, numbers.gradients, numbers.gradients if share > 1 else 0
 
 
 def _static_of_zero(
-    numbers: Numbers, settings: Settings, *, all_weights: int, states: float
+    numbers: Numbers, settings: Settings, *, all_weights: int, states: int
 ) -> tuple[int, int, int, int]:
-    """The same under DeepSpeed, whose optimizer has so many bytes for each trained number beside its master."""
+    """The same under DeepSpeed, whose optimizer has states of so many bytes beside its masters."""
     trained, share, is_third = sum(numbers.trained.values()), settings.launch.devices, settings.launch.engine == "zero3"
     in_bf16 = settings.train.bf16 is not False
     weights, gradients = (2 * all_weights, 2 * trained) if in_bf16 else (numbers.weights, numbers.gradients)
@@ -265,7 +317,7 @@ def _static_of_zero(
     gathered = weights * min(_GATHERED, all_weights) // all_weights
     own = gathered + 2 * bucket if is_third else bucket
     held = weights // share if is_third else weights
-    return held, round((masters + states) * trained / share), gradients // share, own
+    return held, (masters * trained + states) // share, gradients // share, own
 
 
 def _step_extra(numbers: Numbers, launch: Launch) -> int:

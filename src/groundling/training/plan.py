@@ -18,7 +18,15 @@ from groundling.model.contract import DEFAULT_MAX_TOKENS, recipe_contract
 from groundling.model.load import find_checkpoint, find_description, load_processor
 from groundling.model.processor import Processor
 from groundling.settings import Settings
-from groundling.training.memory import Memory, Numbers, count_numbers, estimate_memory, read_subject
+from groundling.training.memory import (
+    OPTIMIZERS,
+    Memory,
+    Numbers,
+    count_numbers,
+    estimate_memory,
+    name_optimizer,
+    read_subject,
+)
 from groundling.training.rehearsal import RowShape
 from groundling.training.remedies import Remedy, find_remedies
 from groundling.training.scripts import start_command
@@ -204,9 +212,12 @@ def _measure(settings: Settings, processor: Processor, notes: list[str]) -> Samp
 def _note_settings(settings: Settings, notes: list[str]) -> None:
     if any(value for key, value in settings.augment.model_dump().items() if key in _CHANCES):
         notes.append("augment changes pictures, and with them the lengths of samples")
-    optimizer = str(settings.trainer.get("optim", "adamw"))
-    if not optimizer.startswith(("adamw", "sgd", "adafactor", "paged_adamw")):
-        notes.append(f"trainer.optim is {optimizer}, counted like AdamW")
+    optimizer = name_optimizer(settings)
+    if optimizer not in OPTIMIZERS:
+        notes.append(
+            f"trainer.optim is {optimizer}, and what it keeps is not known: counted like AdamW in memory, and not on "
+            "the disk"
+        )
 
 
 _CHANCES = ("flip", "rotate", "crop", "scale", "mosaic")

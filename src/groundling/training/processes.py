@@ -30,6 +30,15 @@ _ENGINES = {
     "ACCELERATE_USE_FSDP": DistributedType.FSDP,
 }
 
+# What a kind of engine alone writes into a checkpoint; ZeRO's stages 1 and 2 write alike, both versions of FSDP too
+_WRITTEN = {
+    "zero3": "global_step*/zero_pp_rank_*_model_states.pt",
+    "zero": "global_step*",
+    "fsdp": "optimizer*.bin",
+}
+_PIECES = "global_step*/*zero_pp_rank_*_optim_states.pt"  # one a process, which DeepSpeed 0.19 deals to no other number
+_SHOWN = {"zero": "zero1 or zero2", "ddp": "one process or ddp"}
+
 
 def ask_together(
     grounder: Grounder, records: Sequence[Record], settings: Settings, *, stop: StopRequest
@@ -74,16 +83,20 @@ def name_engine(accelerator: Accelerator) -> str:
     return "ddp"
 
 
-def refuse_other_state(checkpoint: Path, engine: str) -> None:
-    """SettingsError where another kind of engine wrote the checkpoint: its optimizer's state would be left unread."""
-    kinds = {"zero": "global_step*", "fsdp": "optimizer*.bin"}
-    writer = next((kind for kind, pattern in kinds.items() if any(checkpoint.glob(pattern))), "ddp")
-    if not engine.startswith(writer):
-        raise SettingsError(
-            f"{checkpoint} was written under {'one process or ddp' if writer == 'ddp' else writer}, and {engine} runs: "
-            "it would go on without the optimizer's state; launch as before, or start a new run from its weights "
-            f"(model.name={checkpoint})"
-        )
+def refuse_other_state(checkpoint: Path, engine: str, *, processes: int) -> None:
+    """SettingsError where a checkpoint's optimizer's state cannot be read by so many processes under an engine."""
+    writer = next((kind for kind, pattern in _WRITTEN.items() if any(checkpoint.glob(pattern))), "ddp")
+    pieces = len(list(checkpoint.glob(_PIECES)))
+    if writer != (engine if engine == "zero3" else engine.rstrip("012")):
+        wrong = f"was written under {_SHOWN.get(writer, writer)}, and {engine} runs"
+    elif pieces not in (0, processes):
+        wrong = f"was written under {engine} by {pieces} processes, and now there are {processes}"
+    else:
+        return
+    raise SettingsError(
+        f"{checkpoint} {wrong}, which cannot read the optimizer's state; launch as before, or start a new run from "
+        f"its weights (model.name={checkpoint})"
+    )
 
 
 def refuse_lone_fsdp() -> None:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from groundling.errors import SettingsError
 from groundling.model.load import find_description
 from groundling.settings import Settings
-from groundling.training.checkpoint import list_checkpoints, list_passed_over, list_unfinished
+from groundling.training.checkpoint import (
+    find_resume,
+    list_checkpoints,
+    list_former,
+    list_passed_over,
+    list_unfinished,
+    own_name,
+)
 from groundling.training.disk import free_bytes, show_bytes
-from groundling.training.memory import Numbers, count_numbers, read_subject
+from groundling.training.memory import Numbers, States, count_numbers, find_states, read_subject
 
 if TYPE_CHECKING:  # a plan does without it, and a fifth of a second
     from transformers import TrainingArguments
-
-_ADAM = "adamw_torch"  # its kinds, the Trainer's own among them, keep two numbers for each trained; others count none
-_MASTERS = 12  # bytes for each trained number in DeepSpeed's state: it in float32, and Adam's two
 
 
 class Sizes(NamedTuple):
@@ -37,17 +42,24 @@ def find_sizes(settings: Settings, *, engine: str, has_gpu: bool) -> Sizes:
 
 
 def count_sizes(numbers: Numbers, settings: Settings, *, engine: str, has_gpu: bool) -> Sizes:
-    """What is written of a model of these numbers: of adapters' them alone; the engines keep all weights twice."""
-    trained = sum(numbers.trained.values())
-    weights = numbers.gradients if settings.tune.has_adapters else numbers.weights
-    if engine.startswith("zero"):
-        in_bf16 = has_gpu if settings.train.bf16 == "auto" else settings.train.bf16
-        if in_bf16 and not settings.tune.has_adapters:
-            weights = 2 * sum(numbers.parameters.values())  # DeepSpeed has them in bf16, beside its masters
-        return Sizes(weights, 2 * weights + _MASTERS * trained)
-    is_adam = str(settings.trainer.get("optim", _ADAM)).startswith(_ADAM)
-    states = 2 * numbers.gradients if is_adam else 0
-    return Sizes(weights, (2 if engine.startswith("fsdp") else 1) * weights + states)
+    """What is written of a model of these numbers, of adapters' them alone.
+
+    An optimizer that is in no table counts nothing, so that no run is refused which may fit.
+    """
+    trained, has_adapters = sum(numbers.trained.values()), settings.tune.has_adapters
+    states = find_states(settings, engine, unknown=States())
+    weights = numbers.gradients if has_adapters else numbers.weights
+    if engine == "ddp":
+        return Sizes(weights, weights + states.take(trained, numbers.gradients))
+    if engine.startswith("fsdp"):  # which writes all weights in its own way too
+        return Sizes(weights, 2 * weights + states.take(trained, numbers.gradients))
+    parameters = trained if has_adapters else sum(numbers.parameters.values())
+    in_bf16 = has_gpu if settings.train.bf16 == "auto" else settings.train.bf16
+    if in_bf16 and not (has_adapters and engine == "zero3"):  # adapters it leaves in float32
+        weights = 2 * parameters
+    again = weights * (parameters - trained) // parameters if engine == "zero3" else weights  # what is in no master
+    masters = 4 * trained  # in float32
+    return Sizes(weights, weights + again + masters + states.take(trained, masters))
 
 
 def count_steps(settings: Settings, *, steps_an_epoch: int) -> int:
@@ -73,15 +85,13 @@ class Kept(NamedTuple):
 def find_kept(run: Path, resume: Path | None = None) -> Kept:
     """What is kept of a run that goes on from `resume`; what of it is damaged is passed over, and never removed."""
     passed_over = [] if resume is None else list_passed_over(run, resume)
-    unfinished = [file for path in list_unfinished(run) for file in (path, *path.rglob("*"))]
-    return Kept(len(list_checkpoints(run)) - len(passed_over), (run / "best").is_dir(), sum(map(_bytes_of, unfinished)))
-
-
-def _bytes_of(path: Path) -> int:
-    try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:  # another run has the folder, which is told when the lock is taken
-        return 0
+    back = [own_name(former) for former in list_former(run)]
+    unfinished = [file for path in list_unfinished(run) for file in (path, *path.rglob("*")) if file.is_file()]
+    return Kept(
+        checkpoints=len(list_checkpoints(run)) - len(passed_over) + sum(path.name.isdecimal() for path in back),
+        has_best=(run / "best").is_dir() or run / "best" in back,
+        unfinished=sum(file.lstat().st_size for file in unfinished),
+    )
 
 
 def bytes_to_come(sizes: Sizes, kept: Kept | None = None, *, saves: int, keep: int, has_best: bool) -> int:
@@ -99,10 +109,17 @@ def bytes_to_come(sizes: Sizes, kept: Kept | None = None, *, saves: int, keep: i
 
 
 def refuse_full_disk(settings: Settings, sizes: Sizes) -> None:
-    """SettingsError where there is not even room for the least that a run takes, before its steps are known."""
-    kept = find_kept(settings.run.dir)
-    least = bytes_to_come(sizes, kept, saves=0 if kept.checkpoints else 1, keep=1, has_best=False)
-    _refuse_less_than(least, settings, sizes, "at least ", "")
+    """SettingsError where there is not even room for the least that a run takes, before its steps are known.
+
+    A finished run needs none, and is told as that.
+    """
+    run = settings.run.dir
+    with suppress(FileNotFoundError):  # another run has the folder, which is told when the lock is taken
+        kept = find_kept(run)
+        least = bytes_to_come(sizes, kept, saves=0 if kept.checkpoints else 1, keep=1, has_best=False)
+        if least > free_bytes(run) and (run / "final").is_dir():
+            find_resume(settings)
+        _refuse_less_than(least, settings, sizes, "at least ", "")
 
 
 def refuse_small_disk(settings: Settings, sizes: Sizes, resume: Path | None, *, saves: int) -> None:

@@ -20,7 +20,7 @@ from groundling.evaluation.processes import from_main_process
 from groundling.recipe import load_settings
 from groundling.settings import Settings
 from groundling.training.arguments import build_arguments
-from groundling.training.checkpoint import find_resume, is_at_end, owes_evaluation, read_step
+from groundling.training.checkpoint import find_resume, is_at_end, owes_evaluation, put_back_former, read_step
 from groundling.training.disk import telling_full_disk
 from groundling.training.exhaustion import explain_ending, explain_exhaustion, explain_loading
 from groundling.training.journal import Journal
@@ -75,13 +75,15 @@ def train_by(settings: Settings) -> Path:
 
 def train_alone(settings: Settings, arguments: TrainingArguments, sizes: Sizes, stop: StopRequest) -> Path:
     """The training itself, in a run folder that no other process writes to."""
-    resume = from_main_process(lambda: find_resume(settings))
+    resume = from_main_process(lambda: find_start(settings))
     ready = make_ready(settings, processes=arguments.world_size, progress=_tell_looking(stop))
     records = ready.records
     from_main_process(stop.refuse_start)
     refuse_other_data(resume, ready.processor.contract, records.findings)
     refuse_no_step(resume, settings, ready.sampler)
     is_over = resume is not None and is_at_end(resume, settings)
+    if resume is not None and not is_over:
+        refuse_other_state(resume, asked_engine(arguments), processes=arguments.world_size)
     done = 0 if resume is None else read_step(resume)
     saves = 0 if is_over else count_saves(settings, arguments, steps_an_epoch=ready.sampler.steps, done=done)
     from_main_process(lambda: refuse_small_disk(settings, sizes, resume, saves=saves))
@@ -127,6 +129,12 @@ def _tell_looking(stop: StopRequest) -> Progress:
 # ---- its steps -------------------------------------------------------------------------------------------------
 
 
+def find_start(settings: Settings) -> Path | None:
+    """As `find_resume`, once what a kill has left without its name has it back."""
+    put_back_former(settings.run.dir)
+    return find_resume(settings)
+
+
 def build_trainer(
     ready: Ready,
     settings: Settings,
@@ -153,8 +161,6 @@ def build_trainer(
     refuse_other_engine(trainer.accelerator.distributed_type)
     engine = name_engine(trainer.accelerator)
     refuse_other_launch(settings.launch, engine=engine, processes=arguments.world_size)
-    if resume is not None:
-        refuse_other_state(resume, engine)
     if arguments.world_size > 1:
         log.info("%d processes, %s", arguments.world_size, engine)
     log.info("%s", trainer.sampler.describe())
