@@ -326,6 +326,22 @@ def test_an_offset_is_told_with_its_side(tmp_path: Path) -> None:
         assert found.unseen is None
 
 
+def test_an_offset_that_sizes_do_not_tell_from_a_share_says_so(tmp_path: Path) -> None:
+    answers = make(1, Kind(noise=0.02, least=0.1, most=0.12, sizes=((640, 480),)))
+    (fault,) = look_at(answers, text_rows(answers, lambda one: IN_SEEN(one) - 0.5), tmp_path).faults
+    habit = "; or by a share of each box's side, as a habit of the model: boxes of so few sizes do not tell"
+    assert fault.code == "offset" and fault.message.endswith(habit)
+
+
+def test_a_bias_of_the_models_own_is_no_offset_and_may_hide_one(tmp_path: Path) -> None:
+    answers = make(0, Kind(noise=0.01))
+    found = look_at(answers, text_rows(answers, lambda one: IN_SEEN(one) - [0, 0, 0, -1]), tmp_path)
+    assert codes(found) == [] and found.unseen
+    assert re.fullmatch(
+        r"edges of these boxes lie off in a way that is no offset and may hide one \(\d+ that are right\)", found.unseen
+    )
+
+
 def test_half_a_pixel_that_costs_small_boxes_hits_is_an_offset_too(tmp_path: Path) -> None:
     answers = make(2, Kind(count=120, least=0.004, most=0.01))
     (fault,) = look_at(answers, text_rows(answers, lambda one: IN_SEEN(one) - 0.5), tmp_path).faults
@@ -334,13 +350,16 @@ def test_half_a_pixel_that_costs_small_boxes_hits_is_an_offset_too(tmp_path: Pat
 
 
 def test_silence_about_an_offset_is_no_proof_and_says_so(tmp_path: Path) -> None:
-    answers = make(0, Kind(count=100, noise=0.04))
+    answers = make(0, Kind(count=300, noise=0.04))
     found = look_at(answers, text_rows(answers, IN_SEEN), tmp_path)
     assert codes(found) == [] and found.unseen
     told = re.fullmatch(
-        r"an offset under (\d\.\d) (.*) could not be seen in these boxes \((\d+) that are right\)", found.unseen
+        r"an offset under (\d\.\d) (.*) could not be seen in these boxes \((\d+) that are right\), "
+        r"nor one under (\d\.\d) of two edges alone",
+        found.unseen,
     )
-    assert told and 0.5 < float(told[1]) < 1.4 and told[2] == "units of the text" and 30 <= int(told[3]) < 70
+    assert told and 0.5 < float(told[1]) < float(told[4]) <= 1.4
+    assert told[2] == "units of the text" and 150 <= int(told[3]) < 210
     assert found.as_lines()[1] == found.unseen and found.to_json()["unseen"] == found.unseen
     few = look_at(answers, text_rows(answers[:20], IN_SEEN), tmp_path).unseen
     assert few and few.startswith("an offset of 1.4 units of the text or less could not be seen in these boxes, ")

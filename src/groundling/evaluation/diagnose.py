@@ -127,18 +127,26 @@ def _tell_offset(offset: Offset, boxes: int) -> Fault:
     )
     if offset.grows:
         message += "; the more, the farther from the left and top border, as of a scale a little off: 999 for 1000, say"
+    if offset.or_share:
+        message += "; or by a share of each box's side, as a habit of the model: boxes of so few sizes do not tell"
     return fault_of("offset", message, boxes, boxes)
 
 
 def _tell_unseen(look: Look) -> str | None:
     """What offset is hidden, where half a unit is."""
-    if look.offset or look.least <= 0.5:
+    if look.offset:
+        return None
+    if look.is_odd:
+        return f"edges of these boxes lie off in a way that is no offset and may hide one ({look.boxes} that are right)"
+    if look.least <= 0.5:
         return None
     if look.least > LARGEST:
         few = f"too few or too rough: {look.boxes} are right and away from the border"
         return f"an offset of {LARGEST:g} {look.unit} or less could not be seen in these boxes, {few}"
+    of_two = f"under {look.least_of_two:.1f} " if look.least_of_two <= LARGEST else ""
     return (
-        f"an offset under {look.least:.1f} {look.unit} could not be seen in these boxes ({look.boxes} that are right)"
+        f"an offset under {look.least:.1f} {look.unit} could not be seen in these boxes ({look.boxes} that are right), "
+        f"nor one {of_two}of two edges alone"
     )
 
 
