@@ -212,6 +212,7 @@ def test_export_takes_each_option_where_it_fits(call: Call, tmp_path: Path) -> N
         (["yolo", tmp_path / "yolo"], "is there already"),
         (["coco", tmp_path / "x.json", "--images", tmp_path], "leave --images out"),
         (["coco", records], "would be overwritten"),
+        (["label-studio", coco], "coco.json is there already; delete it, or name another"),
     ]:
         ended = call("export", records, *words)
         assert ended.code == 2 and said in ended.err and ended.out == ""
@@ -346,7 +347,7 @@ def test_an_evaluations_answers_become_results_that_coco_scores(
     assert results and {(round(row["bbox"][0]), round(row["bbox"][1])) for row in results} <= boxes
     assert {row["score"] for row in results} <= {score for answer in answers for score in answer["scores"]}
     predictions.write_text("".join(json.dumps(answer | {"scores": None}) + "\n" for answer in answers))
-    call("export", predictions, "coco-results", tmp_path / "results.json", "--like", tmp_path / "truth.json")
+    call("export", predictions, "coco-results", tmp_path / "unscored.json", "--like", tmp_path / "truth.json")
     assert "no scores" in caplog.text
 
 

@@ -504,3 +504,14 @@ def test_a_table_whose_column_is_no_text_is_set_aside(tmp_path: Path):
 
     assert len(done.records) == 1
     assert "a.parquet" in done.rejected[0].file and "not a Parquet file that can be read" in done.rejected[0].reason
+
+
+def test_what_an_earlier_conversion_left_outlives_one_that_makes_no_record(horse: Path, tmp_path: Path):
+    save_lines(horse, chat("<image>\nx", "[]"))
+    file = tmp_path / "out/r.jsonl"
+    convert("qwen-chat", horse, file, frame="original")
+    before = file.read_bytes()
+    save_lines(horse, chat("<image>\nx", "[]", image="gone.png"))
+    failed = convert("qwen-chat", horse, file, frame="original")
+    assert (failed.records, failed.files) == ([], []) and failed.rejected
+    assert file.read_bytes() == before and before

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from groundling.errors import SettingsError
 from groundling.evaluation.report import read_report
 from groundling.inference.predict import load
 from groundling.model.load import TINY_FOLDER, find_checkpoint, load_model
 from groundling.tiny.build import build_processor
-from groundling.tiny.demo import draw_records, run_demo
+from groundling.tiny.demo import clear_folder, draw_records, run_demo
 from groundling.tiny.exam import examine
 from groundling.tiny.pretrain import pretrain
 from groundling.tiny.scenes import draw_screen
@@ -51,6 +52,22 @@ def test_the_demo_teaches_it_what_it_did_not_know(tmp_path: Path) -> None:
     assert before.metrics["acc@0.5"] <= 0.30 and after.metrics["acc@0.5"] >= 0.70
     assert before.ci95["acc@0.5"][1] < after.ci95["acc@0.5"][0], "the intervals are apart"
     assert page.read_text(encoding="utf-8").count("data:image") >= 20
+
+
+def test_the_demo_clears_what_demos_have_made_and_nothing_else(tmp_path: Path) -> None:
+    own, demo = tmp_path / "own", tmp_path / "demo"
+    (own / "images").mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"own is there already, and no demo has made it .*; name a new folder"):
+        run_demo(own)
+    clear_folder(demo)
+    for kept in (own / "images/precious.png", demo / "notes.txt", demo / "before/report.json"):
+        kept.parent.mkdir(exist_ok=True)
+        kept.touch()
+    with pytest.raises(SettingsError, match="own is there already"):
+        run_demo(own)
+    clear_folder(demo)
+    assert (own / "images/precious.png").exists() and (demo / "notes.txt").exists()
+    assert not (demo / "before").exists()
 
 
 def test_the_schooling_is_repeatable(tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def export(
         url_prefix=url_prefix,
         like=like,
     )
-    print(done.file)
+    if done.written:
+        print(done.file)
     rejected = [*scan.rejected, *done.rejected]
     say(f"{done.written} written, {len(rejected)} rejected")
     for bad in rejected[:10]:

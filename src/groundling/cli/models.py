@@ -156,7 +156,7 @@ def merge(
 
 
 def demo(
-    to: Annotated[Path, typer.Option(help="folder for everything it makes")] = Path("demo"),
+    to: Annotated[Path, typer.Option(help="folder for everything it makes, new or an earlier demo's")] = Path("demo"),
 ) -> None:
     """Fine-tune the bundled tiny model on pictures it has never seen the like of, and show before and after."""
     with quiet_libraries():

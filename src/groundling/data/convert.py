@@ -98,6 +98,8 @@ def convert(
             split_by_picture([each.picture for each in placed], sizes, seed) if sizes else {"": range(len(placed))}
         )
         parts = {name: [placed[row].record for row in rows] for name, rows in rows_of.items()}
+        if not placed:  # what an earlier conversion has left stays
+            return Conversion([], rejected, [], settled.notes)
         written = _write_parts(parts, files, shards, seed)
     notes = [*settled.notes, *_describe_split(parts, sizes, len(placed))]
     return Conversion(written, rejected, [file for file in files.values() if file.exists()], notes)

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +114,8 @@ def _write_chats(records: Sequence[Record], format: ChatFormat, file: Path, writ
             entries.append(write_line(record, _place_picture(record, pictures, file.parent)))
         except (RecordError, ImageError) as error:
             rejected.append(_reject(record, str(error)))
-    _write_entries(entries, file)
+    if entries:
+        _write_entries(entries, file)
     return rejected
 
 
@@ -190,7 +192,8 @@ def _write_pictures(records: Sequence[Record], format: PictureFormat, file: Path
         except ImageError as error:
             faults |= dict.fromkeys(sound, str(error))
     pictures = [replace(label_picture(asked, writing.labels), image=image) for image, asked in about.items()]
-    format.write(pictures, file, writing)
+    if pictures:
+        format.write(pictures, file, writing)
     return [_reject(records[number], faults[number]) for number in sorted(faults)]
 
 
@@ -334,16 +337,22 @@ def _check_options(name: str, format: ChatFormat | PictureFormat, writing: Writi
 def _refuse_harm(
     records: Sequence[Record], format: ChatFormat | PictureFormat, out: Path, like: str | Path | None
 ) -> None:
-    """SettingsError where something that is read, or that somebody else made, would be overwritten."""
+    """SettingsError where something that is there already would be overwritten, or mixed with what is written."""
     folder = format if isinstance(format, PictureFormat) and format.is_folder else None
     written = [rejected_file(out)] if folder else [out, rejected_file(out)]
     read = {place for record in records for place in (record.file, record.image) if place is not None}
     for source in read if like is None else {*read, Path(like)}:
         refuse_overwriting(source, written)
     if folder is None:
+        if out.is_file():
+            raise SettingsError(f"{out} is there already; delete it, or name another")
         return
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out} is a file, and the format is a folder; name a new one")
-    present = next((file for pattern in folder.owned for file in out.glob(pattern)), None)
+    labels = (file for pattern in folder.owned for file in out.glob(pattern))
+    own = {place.resolve() for place in read}
+    placed = (out / folder.pictures).rglob("*") if folder.pictures else ()
+    others = (file for file in placed if file.is_file() and file.resolve() not in own)
+    present = next(chain(labels, others), None)
     if present is not None:
         raise SettingsError(f"{present} is there already, and would be overwritten or mixed up; name a new folder")

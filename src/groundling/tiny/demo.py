@@ -16,6 +16,7 @@ import torch
 
 from groundling.data.check import check, summarize
 from groundling.data.record import Record, Target, read_records, write_records
+from groundling.errors import SettingsError
 from groundling.evaluation.compare import compare
 from groundling.evaluation.compare_page import write_comparison
 from groundling.evaluation.evaluate import evaluate
@@ -30,15 +31,18 @@ from groundling.training.train import train
 SCALE = 1.5  # screens are stored larger than the canvas, so that original and seen frame differ
 TRAIN_PICTURES = 3000
 TEST_PICTURES = 60
+MARK = "made-by-demo.txt"
 
 log = logging.getLogger(__name__)
 
 
 def run_demo(to: Path) -> Path:
-    """Do the whole job in the folder `to`, made anew; returns the page that shows before and after."""
+    """Do the whole job in the folder `to`, made anew; returns the page that shows before and after.
+
+    SettingsError where the folder holds anything that no demo has made.
+    """
+    clear_folder(to)
     torch.set_num_threads(1)  # so small a model takes as long with two, and twice the CPU seconds
-    for name in ("images", "run", "before", "comparison", "drawn", "merged"):
-        shutil.rmtree(to / name, ignore_errors=True)
     log.info("drawing %d screens with icons", TRAIN_PICTURES + TEST_PICTURES)
     draw_records(to / "train.jsonl", pictures=TRAIN_PICTURES, seed=1)
     draw_records(to / "test.jsonl", pictures=TEST_PICTURES, seed=2)
@@ -66,6 +70,19 @@ def run_demo(to: Path) -> Path:
         "merged to %s: %d of %d sample answers the same to the letter", *(merged.folder, merged.same, merged.asked)
     )
     return to / "comparison" / "comparison.html"
+
+
+def clear_folder(to: Path) -> None:
+    """Remove what an earlier demo has made in a folder, which it has marked; SettingsError where others have it."""
+    mark = to / MARK
+    if not mark.is_file() and to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise SettingsError(
+            f"{to} is there already, and no demo has made it (it has no {MARK}); name a new folder with --to"
+        )
+    for name in ("images", "run", "before", "comparison", "drawn", "merged"):
+        shutil.rmtree(to / name, ignore_errors=True)
+    to.mkdir(parents=True, exist_ok=True)
+    mark.write_text("`groundling demo` writes here, and makes all that it makes anew each time.\n", encoding="utf-8")
 
 
 def pictures_of_all(records: Sequence[Record], questions: Sequence[str]) -> list[Path]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,15 @@ def test_pictures_that_lie_there_stay_and_get_their_labels(records: list[Record]
     export(moved, "yolo", tmp_path)
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["field.jpg", "street.png"]
     assert sorted(path.name for path in (tmp_path / "labels").iterdir()) == ["field.txt", "street.txt"]
+
+
+def test_pictures_of_others_do_not_become_background(records: list[Record], tmp_path: Path):
+    (tmp_path / "photos").rename(tmp_path / "images")
+    moved = [Record(each.question, tmp_path / "images" / each.image.name, each.targets) for each in records]  # type: ignore[union-attr]
+    shutil.copy(tmp_path / "images/street.png", tmp_path / "images/other.png")
+    with pytest.raises(SettingsError, match=r"other\.png is there already, and would be overwritten or mixed up"):
+        export(moved, "yolo", tmp_path)
+    assert not (tmp_path / "labels").exists()
 
 
 def test_a_folder_that_holds_labels_is_not_written_into(records: list[Record], tmp_path: Path):
