@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from called import Call
 
+from groundling import __version__
 from groundling.tiny.scenes import draw_shapes
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -42,6 +43,10 @@ def run_process(*words: str) -> tuple[subprocess.CompletedProcess[str], float]:
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=os.environ, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_the_version_is_told(call: Call) -> None:
+    assert (call("--version").out, call("--version").code) == (f"groundling {__version__}\n", 0)
 
 
 @pytest.mark.parametrize(

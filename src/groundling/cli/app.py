@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from groundling import __version__
 from groundling.cli.data import check, convert, export, fetch
 from groundling.cli.evaluation import compare, diagnose, evaluate
 from groundling.cli.models import calibrate, demo, info, merge, predict
@@ -99,9 +100,24 @@ def _build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
+    app.callback()(_take_version)
     for verb in _VERBS:
         app.command()(verb)
     return app
+
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"groundling {__version__}")
+        raise typer.Exit
+
+
+def _take_version(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="tell the version")
+    ] = False,
+) -> None:
+    """The option that stands before any verb."""
 
 
 def _fail_use(error: Any) -> int:
