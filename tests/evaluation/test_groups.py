@@ -171,8 +171,8 @@ def test_points_at_several_targets_count_by_the_share_of_each_size_and_class():
     [
         (0, 0, "refcoco", "acc@0.5"),
         (1, 0, None, "point_f1"),
-        (4, 0, None, "point_f1"),
-        (5, 0, None, "acc@0.5"),
+        (3, 0, None, "point_f1"),
+        (4, 0, None, "acc@0.5"),
         (2, 5, None, "acc@0.5"),
         (0, 8, None, "point_f1"),
     ],
@@ -197,7 +197,7 @@ def test_points_are_judged_where_most_answers_of_each_report_are(
 
 def test_answers_to_questions_for_points_do_not_tell_how_boxes_are_judged():
     nose = [point(row, [Target(point=IN_CUP)], IN_CUP) for row in range(9)]
-    cups = [predict(row, "cup", 20.0, True) for row in range(10, 16)]
+    cups = [predict(row, "cup", 20.0, True) for row in range(10, 19)]
     made_up = predict(20, "cup", 20.0, True)
     made_up = replace(made_up, record=replace(made_up.record, targets=()))
     both = [point(21, [Target(point=IN_CUP), Target(box=CUP)], IN_CUP), made_up]
@@ -206,6 +206,20 @@ def test_answers_to_questions_for_points_do_not_tell_how_boxes_are_judged():
 
     assert compare(one, one).headline == "acc@0.5"
     assert compare(other, other).headline == "point_f1", "a box beside a point is not judged by F1"
+    fewer = build_report([*nose, *cups[:-1]], contract={}, versions={})
+    assert compare(fewer, fewer).headline == "point_f1", "most questions are for points"
+
+
+def test_a_verdict_on_points_tells_what_became_of_boxes():
+    points = [point(row, [Target(box=CUP)], IN_CUP) for row in range(11)]
+    right = [predict(row, "cup", 20.0, True) for row in range(20, 30)]
+    inner = Boxes([(15.0, 15.0, 25.0, 25.0)], PHOTO)
+    small = [replace(one, answer=replace(one.answer, boxes=inner)) for one in right]
+    before, after = (build_report([*points, *boxes], contract={}, versions={}) for boxes in (right, small))
+
+    found = compare(before, after)
+
+    assert found.headline == "point_f1" and "; but acc@0.5 -0.48" in found.verdict
 
 
 def classes_of(found: Report) -> dict[str, float]:

@@ -342,6 +342,34 @@ def test_a_broken_line_is_named(folder: Path, line: str):
         read_report(folder)
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"labels": []}, r"\[\] are no labels of 1 places"),
+        ({"labels": None}, "null are no labels"),
+        ({"labels": [7]}, r"\[7\] are no labels"),
+        ({"scores": [0.5, 0.5]}, r"\[0\.5, 0\.5\] are no scores of 1 boxes"),
+        ({"scores": [None]}, r"\[null\] are no scores"),
+        ({"truth_labels": [7]}, r"\[7\] are no labels"),
+    ],
+)
+def test_labels_and_scores_are_one_a_place(tmp_path: Path, changed: dict[str, object], told: str):
+    record = Record("the button", None, (Target(box=(50, 25, 100, 50)),), id="1")
+    text = '[{"bbox_2d": [70, 30, 90, 40], "label": "a"}]'
+    write_report(build_report([Prediction(record, answer_text(text), PHOTO)], contract={}, versions={}), tmp_path)
+    file = tmp_path / "predictions.jsonl"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed) + "\n")
+    with pytest.raises(RecordError, match=rf"predictions\.jsonl:1: not a prediction .*{told}.*; evaluate again"):
+        read_report(tmp_path)
+
+
+def test_answers_that_were_cut_off_are_told(folder: Path):
+    lines = (folder / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "predictions.jsonl").write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(RecordError, match=r"it tells of 4 answers, and predictions\.jsonl holds 3\); evaluate again"):
+        read_report(folder)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"n": 1}'])
 def test_a_broken_report_is_named(folder: Path, text: str):
     (folder / "report.json").write_text(text)

@@ -33,8 +33,8 @@ from groundling.page.markdown import flatten
 from groundling.page.page import show_change, show_p
 
 HEADLINES = ("acc@0.5", "f1@0.5", "point_f1", "none_recall", "parse_rate")
-"""The first that was measured gives the verdict, a protocol's own before them: accuracy where it is of all boxes, F1
-where there are boxes to find, neither where most answers are points, and F1 of points where there are any."""
+"""The first that was measured gives the verdict: accuracy where it is of all boxes, F1 where there are boxes to find,
+F1 of points where there are any. A protocol's own comes before them, F1 of points where most of what is asked is."""
 
 _LABELS = 5  # that two reports have otherwise are named
 
@@ -184,23 +184,31 @@ def _find_rules(before: Report, after: Report) -> Protocol | None:
 
 
 def _order_headlines(pairs: Sequence[Pair], rules: Protocol | None) -> list[str]:
+    """The metrics that apply, the one that gives the verdict first."""
     asked = [pair.before for pair in pairs]
-    of_boxes = not _answer_points(pairs)
     is_one = {
-        "acc@0.5": of_boxes and have_one_box(asked),
-        "f1@0.5": of_boxes and any(one.asks_for_boxes for one in asked),
+        "acc@0.5": have_one_box(asked),
+        "f1@0.5": any(one.asks_for_boxes for one in asked),
         "point_f1": "point_f1" in _worth_showing(pairs) and any(one.record.targets for one in asked),
     }
     own = [rules.headline] if rules else []
-    return list(dict.fromkeys([*own, *(name for name in HEADLINES if is_one.get(name, True))]))
+    of_points = ["point_f1"] if is_one["point_f1"] and (_ask_for_points(asked) or _answer_points(pairs)) else []
+    return list(dict.fromkeys([*own, *of_points, *(name for name in HEADLINES if is_one.get(name, True))]))
+
+
+def _ask_for_points(asked: Sequence[Prediction]) -> bool:
+    """Whether more questions have a point to find than boxes alone."""
+    return sum(one.has_points for one in asked) > sum(one.asks_for_boxes for one in asked)
 
 
 def _answer_points(pairs: Sequence[Pair]) -> bool:
-    """Whether questions for boxes are mostly answered with points alone, in each report that names anything."""
+    """Whether more questions for boxes are answered with points alone than with boxes, where any is, in each report."""
     sides = [[one for one in side if one.asks_for_boxes] for side in zip(*pairs, strict=True)]
     points = [count_pointed(side) for side in sides]
     boxes = [sum(len(one.answer.boxes) > 0 for one in side) for side in sides]
-    return any(points) and all(boxed <= pointed for boxed, pointed in zip(boxes, points, strict=True))
+    return any(points) and all(
+        boxed < pointed or boxed + pointed == 0 for boxed, pointed in zip(boxes, points, strict=True)
+    )
 
 
 def _worth_showing(pairs: Sequence[Pair]) -> list[str]:

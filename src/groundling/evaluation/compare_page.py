@@ -159,9 +159,10 @@ def _standing(marks: Marks, of_points: str | None) -> np.ndarray:
 def _standing_told(comparison: Comparison) -> str:
     if comparison.is_of_points:
         return f"By {comparison.headline} of each question."
+    places = "Whatever things are called, by" if comparison.headline == "map" else "By"
     return (
-        "By IoU, of several boxes by F1 at IoU 0.5, of points by their F1, and 1 or 0 where there is nothing to find. "
-        "An answer that came closer may be a miss as before: the metrics tell how many are hits."
+        f"{places} IoU, of several boxes by F1 at IoU 0.5, of points by their F1, and 1 or 0 where there is nothing to "
+        "find. An answer that came closer may be a miss as before: the metrics tell how many are hits."
     )
 
 

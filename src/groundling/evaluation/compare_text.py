@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from groundling.evaluation.compare import Comparison
 from groundling.page.markdown import flatten
 
@@ -20,7 +22,8 @@ def describe_comparison(found: Comparison) -> str:
             told = f"{len(groups.groups)} looked at, different: {', '.join(seen) or 'none'}"
             lines.append(f"{groups.metric} by {what}: {told}")
     if found.guard:
-        lines.append(f"other abilities {found.guard.change.difference:+.3f}: {found.guard.verdict}")
+        change = found.guard.change.difference
+        lines.append(f"other abilities{'' if math.isnan(change) else f' {change:+.3f}'}: {found.guard.verdict}")
     elif found.no_guard:
-        lines.append(f"other abilities: {found.no_guard}")
+        lines.append(f"other abilities: {flatten(found.no_guard)}")
     return "\n".join([*lines, found.verdict])

@@ -189,7 +189,8 @@ def _standing(cases: Sequence[Case], sheet: Sheet, boxes: _Boxes) -> str:
         inside = [hit for case, hit in hits if case.is_single and least <= _size(case) < limit]
         if inside:
             parts.append(f"{name} {sum(inside)} of {len(inside)}")
-    by_size = f"; by size: {', '.join(parts)}" if parts else ""
+    of_those = "" if all(case.is_single for case in asked) else ", of those with one target"
+    by_size = f"; by size{of_those}: {', '.join(parts)}" if parts else ""
     return f"{sum(hit for _, hit in hits)} of {len(asked)} answers about boxes hit (IoU {HIT:g}){after}{by_size}"
 
 

@@ -99,8 +99,8 @@ class Report:
     @property
     def only_points(self) -> str | None:
         """How many answers are points in place of boxes, in one line; None where none is, or points are judged."""
-        is_judged = self.protocol is not None and is_of_points(find_protocol(self.protocol).headline)
-        return f"{self.pointed} of {self.scores.n} answers {ONLY_POINTS}" if self.pointed and not is_judged else None
+        told = bool(self.pointed) and not self.is_of_points
+        return f"{self.pointed} of {self.scores.n} answers {ONLY_POINTS}" if told else None
 
     @property
     def shown(self) -> list[str]:
@@ -113,7 +113,14 @@ class Report:
     def detects(self) -> bool:
         """Whether the numbers of detection tell something: some question has several boxes to find, or classes."""
         several = any(len(one.truth) > 1 for one in self.predictions)
-        return self.detection is not None and (several or len(self.detection.classes) > 1 or self.protocol == "odinw")
+        if self.detection is None or self.is_of_points:
+            return False
+        return several or len(self.detection.classes) > 1 or self.protocol == "odinw"
+
+    @property
+    def is_of_points(self) -> bool:
+        """Whether the protocol judges points."""
+        return self.protocol is not None and is_of_points(find_protocol(self.protocol).headline)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -308,8 +315,11 @@ def read_report(folder: str | Path) -> Report:
     path = folder / "report.json"
     try:
         value = parse_json(path.read_bytes())
+        scores = _scores_from_json(value)
+        if scores.n != len(predictions):
+            raise RecordError(f"it tells of {scores.n} answers, and predictions.jsonl holds {len(predictions)}")
         return Report(
-            scores=_scores_from_json(value),
+            scores=scores,
             predictions=predictions,
             contract=value["contract"],
             records_sha256=value["records_sha256"],
@@ -354,7 +364,8 @@ def _reason(error: Exception) -> str:
 def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Prediction:
     original = Frame(value["width"], value["height"])
     count = len(value["truth"])
-    labels = value.get("truth_labels") or [None] * (count + len(value["truth_points"]))  # of an older groundling
+    places = count + len(value["truth_points"])
+    labels = _names(value.get("truth_labels") or [None] * places, places)  # an older groundling wrote none
     boxes = [Target(tuple(box), label=label) for box, label in zip(value["truth"], labels[:count], strict=True)]
     points = [
         Target(point=tuple(point), label=label)
@@ -371,15 +382,30 @@ def _prediction_from_json(value: dict[str, Any], file: Path, line: int) -> Predi
     answer = Answer(
         boxes=Boxes(value["boxes"], original),
         points=Points(value["points"], original),
-        labels=value["labels"],
+        labels=_names(value["labels"], len(value["boxes"]) + len(value["points"])),
         text=value["text"],
         flaw=value["flaw"],
         seen=Frame(*value["seen"]),
-        scores=None if value["scores"] is None else np.array(value["scores"], dtype=np.float64),
+        scores=None if value["scores"] is None else _numbers(value["scores"], len(value["boxes"])),
         none_score=value.get("none_score"),  # reports of before 2026-11-28 have neither this
         is_full=value.get("full", False),  # nor that
     )
     return Prediction(record, answer, original)
+
+
+def _names(value: Any, count: int) -> list[str | None]:
+    """The labels of so many places; ValueError where they are none."""
+    if not (isinstance(value, list) and len(value) == count and all(isinstance(each, str | None) for each in value)):
+        raise ValueError(f"{json.dumps(value)} are no labels of {count} places")
+    return value
+
+
+def _numbers(value: Any, count: int) -> np.ndarray:
+    """The scores of so many boxes, likewise."""
+    scores = np.array(value, dtype=np.float64)
+    if scores.shape != (count,) or not np.isfinite(scores).all():
+        raise ValueError(f"{json.dumps(value)} are no scores of {count} boxes")
+    return scores
 
 
 # ---- the page --------------------------------------------------------------------------------------------------
@@ -415,7 +441,7 @@ class Part(NamedTuple):
 
 def _write_html(report: Report, marks: Marks, path: Path) -> None:
     scores = report.scores
-    line = trace(accuracy_curve(marks), "accuracy", "answer")
+    line = None if report.is_of_points else trace(accuracy_curve(marks), "accuracy", "answer")
     write_page(
         path,
         Path(__file__).with_name("report.html.j2"),
@@ -430,7 +456,7 @@ def _write_html(report: Report, marks: Marks, path: Path) -> None:
         most_classes=_MOST_CLASSES,
         lines=[line] if line else [],
         axes=AXES,
-        parts=_gallery(report.predictions, _to_sort_by(report.predictions, marks)),
+        parts=_gallery(report.predictions, _to_sort_by(report, marks)),
         flaw_words=FLAWS,
         contract={key: _in_words(value) for key, value in report.contract.items()},
     )
@@ -450,9 +476,10 @@ def _worst_first(classes: Sequence[ClassScores]) -> list[ClassScores]:
     return sorted(classes, key=lambda each: (math.isnan(each.ap), each.ap, each.f1, each.label))
 
 
-def _to_sort_by(predictions: Sequence[Prediction], marks: Marks) -> np.ndarray:
-    """(N,) the standing of each prediction; the F1 of its points where points are to be found or were answered."""
-    points = np.array([one.has_points or one.answers_points for one in predictions], dtype=bool)
+def _to_sort_by(report: Report, marks: Marks) -> np.ndarray:
+    """(N,) the standing of each prediction; the F1 of its points where they are to be found or may stand for boxes."""
+    may_be = report.protocol is None or report.is_of_points
+    points = np.array([one.has_points or (may_be and one.answers_points) for one in report.predictions], dtype=bool)
     return np.where(points, marks.column("point_f1"), marks.standing)
 
 

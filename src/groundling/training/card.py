@@ -260,6 +260,8 @@ def _flaws(report: Report) -> Iterator[str]:
     ]
     if report.scores.full:
         flaws.append(f"- {report.scores.full} of {report.scores.n} answers would have gone on, had there been room")
+    if report.only_points:
+        flaws.append(f"- {report.only_points}")
     yield "\n".join(flaws) if flaws else "Every answer could be read."
     if not report.scores.n_negative:
         yield "No test question asks for something that is not there, so how often it invents a box is not known."
