@@ -17,7 +17,10 @@ def flatten(text: str) -> str:
 
 
 def escape(text: str, most: int = _MOST) -> str:
-    """The text on one line, as it reads: nothing in it is formatting, a link or HTML; cut after `most` characters."""
+    """The text on one line, as it reads: nothing in it is formatting, a link or HTML; cut after `most` characters.
+
+    (What GitHub makes a link of by itself, such as a bare www address, it still does.)
+    """
     flat = flatten(text)
     cut = flat if len(flat) <= most else f"{flat[: most - 3]}..."
     words = "".join(_ENTITIES.get(sign, sign) for sign in cut)
