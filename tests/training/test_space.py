@@ -202,6 +202,9 @@ def test_what_is_kept_and_what_will_be_swept_away(tmp_path: Path) -> None:
     sweep_partial(tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["16", "4", "8", "8.damaged"]
     assert find_kept(tmp_path).unfinished == 0 and find_kept(tmp_path / "none") == Kept()
+    (tmp_path / "checkpoints" / "8").rename(tmp_path / "elsewhere")
+    (tmp_path / "checkpoints" / "8").symlink_to(tmp_path / "elsewhere")
+    assert find_kept(tmp_path).checkpoints == 1, "a link gives no room back; 16 has no state"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")

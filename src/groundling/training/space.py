@@ -77,7 +77,7 @@ def count_saves(settings: Settings, arguments: TrainingArguments, *, steps_an_ep
 class Kept(NamedTuple):
     """What a run folder holds already."""
 
-    checkpoints: int = 0  # that are whole
+    checkpoints: int = 0  # that are whole, and no links to another disk
     has_best: bool = False
     unfinished: int = 0  # bytes of what the next start sweeps away
 
@@ -85,10 +85,11 @@ class Kept(NamedTuple):
 def find_kept(run: Path, resume: Path | None = None) -> Kept:
     """What is kept of a run that goes on from `resume`; what of it is damaged is passed over, and never removed."""
     passed_over = [] if resume is None else list_passed_over(run, resume)
+    whole = [path for path in list_checkpoints(run) if path not in passed_over and not path.is_symlink()]
     back = [own_name(former) for former in list_former(run)]
     unfinished = [file for path in list_unfinished(run) for file in (path, *path.rglob("*")) if file.is_file()]
     return Kept(
-        checkpoints=len(list_checkpoints(run)) - len(passed_over) + sum(path.name.isdecimal() for path in back),
+        checkpoints=len(whole) + sum(path.name.isdecimal() for path in back),
         has_best=(run / "best").is_dir() or run / "best" in back,
         unfinished=sum(file.lstat().st_size for file in unfinished),
     )
@@ -116,7 +117,7 @@ def refuse_full_disk(settings: Settings, sizes: Sizes) -> None:
     run = settings.run.dir
     with suppress(FileNotFoundError):  # another run has the folder, which is told when the lock is taken
         kept = find_kept(run)
-        least = bytes_to_come(sizes, kept, saves=0 if kept.checkpoints else 1, keep=1, has_best=False)
+        least = bytes_to_come(sizes, kept, saves=0 if list_checkpoints(run) else 1, keep=1, has_best=False)
         if least > free_bytes(run) and (run / "final").is_dir():
             find_resume(settings)
         _refuse_less_than(least, settings, sizes, "at least ", "")
