@@ -217,6 +217,14 @@ def test_export_takes_each_option_where_it_fits(call: Call, tmp_path: Path) -> N
         assert ended.code == 2 and said in ended.err and ended.out == ""
 
 
+def test_export_of_nothing_says_why(call: Call, tmp_path: Path) -> None:
+    answer = {"image": "nosuch/7.png", "question": "the ghost", "boxes": [[1, 2, 3]]}
+    (tmp_path / "p.jsonl").write_text(json.dumps(answer) + "\n")
+    ended = call("export", tmp_path / "p.jsonl", "coco", tmp_path / "coco.json")
+    assert ended.code == 2 and "is a record or a prediction; the first: " in ended.err
+    assert "p.jsonl:1: the box is [1, 2, 3]; expected 4 finite numbers" in ended.err
+
+
 def test_convert_says_what_it_recognised_and_proved(call: Call, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(PICTURES / "images" / "rocket.jpg", tmp_path / "in")  # 640x427
