@@ -245,6 +245,25 @@ def test_convert_says_what_it_recognised_and_proved(call: Call, tmp_path: Path) 
     assert "thousandths: possible" in ended.err and "original: impossible, 1 of 1 boxes" in ended.err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "empty.jsonl"],
+        ["preview", "tiny", "data.train=empty.jsonl", "data.test=null", "evaluate.every=0"],
+        ["evaluate", "tiny", "empty.jsonl"],
+        ["diagnose", "empty.jsonl", "empty.jsonl"],
+    ],
+)
+def test_a_file_without_records_is_named(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jsonl").touch()
+    ended = call(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.endswith("error: empty.jsonl holds no records; `groundling convert` makes some\n")
+
+
 # ---- with the bundled model ------------------------------------------------------------------------------------
 
 
