@@ -96,6 +96,8 @@ def test_an_unknown_setting_names_the_closest(call: Call) -> None:
         (["convert", "cocoo", "a", "b.jsonl"], "cocoo"),
         (["evaluate", "nosuch", str(PICTURES / "records.jsonl")], "no model 'nosuch'"),
         (["evaluate", "tiny", str(PICTURES / "records.jsonl"), "--batch-size", "0"], "greater than or equal to 1"),
+        (["evaluate", "tiny", str(PICTURES / "records.jsonl"), "--max-tokens", "0"], "greater than or equal to 1"),
+        (["predict", "tiny", "nosuch.jpg", "--ask", "the cat", "--max-tokens", "-5"], "greater than or equal to 1"),
         (["predict", "tiny", "nosuch.jpg", "--ask", "the cat"], "no such picture: nosuch.jpg"),
         (["predict", "tiny", "nosuch-folder/x.jpg"], "Missing option '--ask'"),
         (
