@@ -101,6 +101,8 @@ def test_an_unknown_setting_names_the_closest(call: Call) -> None:
         (["convert", "cocoo", "a", "b.jsonl"], "cocoo"),
         (["evaluate", "nosuch", str(PICTURES / "records.jsonl")], "no model 'nosuch'"),
         (["evaluate", "tiny", str(PICTURES / "records.jsonl"), "--batch-size", "0"], "greater than or equal to 1"),
+        (["evaluate", "tiny", str(PICTURES / "records.jsonl"), "--max-tokens", "0"], "greater than or equal to 1"),
+        (["predict", "tiny", "nosuch.jpg", "--ask", "the cat", "--max-tokens", "-5"], "greater than or equal to 1"),
         (["predict", "tiny", "nosuch.jpg", "--ask", "the cat"], "no such picture: nosuch.jpg"),
         (["predict", "tiny", "nosuch-folder/x.jpg"], "Missing option '--ask'"),
         (
@@ -223,6 +225,14 @@ def test_export_takes_each_option_where_it_fits(call: Call, tmp_path: Path) -> N
         assert ended.code == 2 and said in ended.err and ended.out == ""
 
 
+def test_export_of_nothing_says_why(call: Call, tmp_path: Path) -> None:
+    answer = {"image": "nosuch/7.png", "question": "the ghost", "boxes": [[1, 2, 3]]}
+    (tmp_path / "p.jsonl").write_text(json.dumps(answer) + "\n")
+    ended = call("export", tmp_path / "p.jsonl", "coco", tmp_path / "coco.json")
+    assert ended.code == 2 and "is a record or a prediction; the first: " in ended.err
+    assert "p.jsonl:1: the box is [1, 2, 3]; expected 4 finite numbers" in ended.err
+
+
 def test_convert_says_what_it_recognised_and_proved(call: Call, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     shutil.copy(PICTURES / "images" / "rocket.jpg", tmp_path / "in")  # 640x427
@@ -241,6 +251,25 @@ def test_convert_says_what_it_recognised_and_proved(call: Call, tmp_path: Path) 
     ended = call("convert", "swift", tmp_path / "in" / "few.jsonl", tmp_path / "few.jsonl")
     assert ended.code == 2 and ended.err.count("error: ") == 1
     assert "thousandths: possible" in ended.err and "original: impossible, 1 of 1 boxes" in ended.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "empty.jsonl"],
+        ["preview", "tiny", "data.train=empty.jsonl", "data.test=null", "evaluate.every=0"],
+        ["evaluate", "tiny", "empty.jsonl"],
+        ["diagnose", "empty.jsonl", "empty.jsonl"],
+    ],
+)
+def test_a_file_without_records_is_named(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.jsonl").touch()
+    ended = call(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.endswith("error: empty.jsonl holds no records; `groundling convert` makes some\n")
 
 
 # ---- with the bundled model ------------------------------------------------------------------------------------

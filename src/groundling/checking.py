@@ -13,8 +13,8 @@ from groundling.data.check import check as check_records
 from groundling.data.findings import finding_of, sort_findings
 from groundling.data.judge import Case
 from groundling.data.record import Record
-from groundling.data.shards import open_records
-from groundling.errors import RecordError, SettingsError
+from groundling.data.shards import open_records, refuse_empty
+from groundling.errors import SettingsError
 from groundling.geometry.images import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def examine_files(
         raise SettingsError("both --recipe and --model; the budget comes from one of them")
     scans = [open_records(file, allow_absolute=allow_absolute) for file in files]
     for file, scan in zip(files, scans, strict=True):
-        if not scan.records and not scan.rejected:
-            raise RecordError(f"{file} holds no records; `groundling convert` makes some")
+        refuse_empty([file], [scan])
     processor = None if settings is None and model is None else _load_processor(settings, model)
     examination = examine(
         [record for scan in scans for record in scan.records],

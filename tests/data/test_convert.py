@@ -323,6 +323,17 @@ def test_boxes_are_read_in_the_frame_that_was_declared(horse: Path, tmp_path: Pa
     assert (record.question, record.targets[0].label, record.id) == ("Locate the horse.", "horse", "c1")
 
 
+@pytest.mark.parametrize(("place", "found"), [("nowhere", "is not there"), ("r.jsonl", "is a file")])
+def test_a_folder_of_pictures_that_is_none_is_refused_before_anything_is_written(
+    horse: Path, tmp_path: Path, place: str, found: str
+):
+    save_lines(horse, chat("<image>\nx", "[]"))
+    (tmp_path / "r.jsonl").write_text("before")
+    with pytest.raises(SettingsError, match=f"--images .*{place} {found}; expected the folder of the pictures"):
+        convert("qwen-chat", horse, tmp_path / "r.jsonl", frame="original", images=tmp_path / place)
+    assert (tmp_path / "r.jsonl").read_text() == "before"
+
+
 def test_the_frame_must_be_declared_and_known(horse: Path, tmp_path: Path):
     save_lines(horse, chat("<image>\nx", "[]"))
     with pytest.raises(SettingsError, match="--frame original, thousandths or resized:PIXELS"):

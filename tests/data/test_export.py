@@ -164,6 +164,7 @@ def test_options_that_do_not_fit_are_refused_with_the_cure(horse: Path, tmp_path
         ("coco takes no --family", "coco", {"family": "qwen2_5_vl"}),
         ("yolo takes no --one-based", "yolo", {"one_based": True}),
         ("coco takes no --url-prefix", "coco", {"url_prefix": "http://a/"}),
+        ("nothing is labelled 'hors'; the closest labels are the horse", "coco", {"labels": ["hors"]}),
         ("qwen-chat takes no --labels", "qwen-chat", {"labels": ["horse"], "family": "qwen3_vl"}),
     ]:
         with pytest.raises(SettingsError, match=words):

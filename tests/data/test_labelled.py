@@ -9,9 +9,10 @@ from PIL import Image
 
 from groundling.data.formats.detection import PERCENT, Annotated, Thing
 from groundling.data.formats.found import Found
-from groundling.data.labelled import LabelledThing, label_picture, list_labels, name_things
+from groundling.data.labelled import LabelledThing, label_picture, list_labels, name_things, refuse_unknown_labels
 from groundling.data.questions import Asking, Per, ask_about
 from groundling.data.record import Record, Target
+from groundling.errors import SettingsError
 from groundling.geometry.frame import Frame
 
 
@@ -54,6 +55,23 @@ def test_labels_are_in_alphabetical_order_or_as_given(image: Path):
     picture = label_picture([Record(label, image, (Target(box=(1, 2, 3, 4)),)) for label in ("cat", "ant", "cat")])
     assert list_labels([picture]) == ["ant", "cat"]
     assert list_labels([picture], ["cat", "ant", "bee"]) == ["cat", "ant", "bee"]
+
+
+def test_a_label_that_nothing_has_is_refused_where_it_is_a_slip_and_told_where_its_class_is_empty(
+    image: Path, caplog: pytest.LogCaptureFixture
+):
+    named = [Record(label, image, (Target(box=(1, 2, 3, 4)),)) for label in ("person", "level1", "level2")]
+    records = [*named, Record("bird", image)]
+    refuse_unknown_labels(records, ["person", "bird"])
+    assert not caplog.text
+    refuse_unknown_labels(records, ["level1", "level2", "level3", "person"])
+    assert "nothing is labelled 'level3'" in caplog.text, "the number of another split's class"
+    for labels, words in [
+        (["level1", "persn"], "nothing is labelled 'persn'; the closest labels are person"),
+        (["automobile"], "nothing is labelled 'automobile'; the closest labels are "),
+    ]:
+        with pytest.raises(SettingsError, match=words):
+            refuse_unknown_labels(records, labels)
 
 
 sides = st.integers(0, 100)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from groundling.data.predictions import holds_predictions, scan_predictions
 from groundling.data.record import Target
+from groundling.errors import SettingsError
 
 
 @pytest.fixture
@@ -70,6 +71,8 @@ def test_pictures_that_moved_are_found_by_name_in_a_folder(photo: Path, tmp_path
     records, (bad,) = scan_predictions(file, images=photo.parent)
     assert records[0].image is not None and records[0].image.samefile(photo)
     assert bad.line == 2 and "there is no picture '/elsewhere/8.png'" in bad.reason
+    with pytest.raises(SettingsError, match=r"--images .*nowhere is not there; expected the folder of the pictures"):
+        scan_predictions(file, images=tmp_path / "nowhere")
 
 
 def test_records_and_other_files_are_no_predictions(tmp_path: Path):

@@ -130,7 +130,8 @@ def test_the_command_line_tells_the_guide_of_a_picture_s_size(
         ["--guide", "640x480"],
         ["tiny", "--guide", "640"],
         ["tiny", "--guide", "0x5"],
-        ["tiny", "--guide", "300x1"],
     ):
         code, _, err = run(*words)
-        assert code == 2 and err.startswith("error: ")
+        assert code == 2 and err.startswith(f"error: --guide {words[-1]!r} is of a model and a picture's size")
+    code, _, err = run("tiny", "--guide", "300x1")
+    assert code == 2 and err.startswith("error: no picture of 300x1 can be seen")

@@ -118,6 +118,11 @@ def test_never_wants_an_empty_folder(tmp_path: Path) -> None:
         find_resume(settings_of(tmp_path / "run", run={"resume": "never"}))
 
 
+def test_a_checkpoint_that_is_no_folder_is_refused_with_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"run\.resume is sometimes, no folder; expected auto, never or a check"):
+        find_resume(settings_of(tmp_path / "run", run={"resume": "sometimes"}))
+
+
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"no run of groundling \(no recipe\.yaml\)"):

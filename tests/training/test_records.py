@@ -243,8 +243,12 @@ def test_strict_refuses_a_bad_record(recipe: Recipe, mixed_bag: Path) -> None:
 def test_no_usable_record_is_refused(recipe: Recipe, scenes: Path, tmp_path: Path, part: str) -> None:
     (tmp_path / "bad.jsonl").write_text('{"question": "q", "image": "x.png", "targets": []}\n', encoding="utf-8")
     data = {"train": str(scenes / "train.jsonl"), part: str(tmp_path / "bad.jsonl")}
-    with pytest.raises(gl.SettingsError, match=rf"no record of data\.{part} can be used: 1 errors; the first: "):
+    (tmp_path / "empty.jsonl").write_text("\n", encoding="utf-8")
+    told = rf"no record of data\.{part} can be used: 1 errors.*; the first: .*; `groundling check .*bad\.jsonl` tells"
+    with pytest.raises(gl.SettingsError, match=told):
         gl.train(recipe(data=data))
+    with pytest.raises(gl.RecordError, match=r"empty\.jsonl holds no records; `groundling convert` makes some"):
+        gl.train(recipe(data=data | {part: str(tmp_path / "empty.jsonl")}))
 
 
 def test_answers_longer_than_will_be_generated_are_told(recipe: Recipe, scenes: Path, caplog) -> None:

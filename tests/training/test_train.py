@@ -282,7 +282,7 @@ def test_warmup_is_a_share_of_the_steps(share: float, steps: int) -> None:
 
 
 def test_unknown_and_refused_arguments_are_told() -> None:
-    with pytest.raises(gl.SettingsError, match=r"trainer\.adam_beta22; the closest is adam_beta2, trainer\.lerning$"):
+    with pytest.raises(gl.SettingsError, match=r"trainer\.adam_beta22; the closest is adam_beta2, trainer\.lerning; "):
         build_arguments(settings_of(trainer={"adam_beta22": 0.95, "lerning": 2}))
     with pytest.raises(gl.SettingsError, match=r"TrainingArguments refuses the recipe: .*no_such_optimizer"):
         build_arguments(settings_of(trainer={"optim": "no_such_optimizer"}))

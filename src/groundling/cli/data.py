@@ -124,7 +124,8 @@ def export(
 
     scan = _scan_records_or_predictions(records, images, allow_absolute)
     if not scan.records:
-        raise RecordError(f"nothing in {records} is a record or a prediction")
+        reason = "".join(f"; the first: {bad.file}:{bad.line}: {bad.reason}" for bad in scan.rejected[:1])
+        raise RecordError(f"nothing in {records} is a record or a prediction{reason}")
     done = export(
         scan.records,
         format,

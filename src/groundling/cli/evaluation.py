@@ -83,9 +83,10 @@ def evaluate(
 def _read_scorable(records: Path, allow_absolute: bool, max_pixels: int) -> list[Any]:
     """The records of a file that a model can be scored on; how many others there are is told."""
     from groundling.data.check import check, usable
-    from groundling.data.shards import open_records
+    from groundling.data.shards import open_records, refuse_empty
 
     scan = open_records(records, allow_absolute=allow_absolute)
+    refuse_empty([records], [scan])
     kept = usable(scan.records, check(scan.records, max_pixels=max_pixels))
     set_aside = len(scan.records) + len(scan.rejected) - len(kept)
     if set_aside:
@@ -141,10 +142,12 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Tell what is systematically wrong with answers: frames, axes, turned pictures, classes, repeats."""
-    from groundling.data.record import read_records
+    from groundling.data.record import Scan, read_records
+    from groundling.data.shards import refuse_empty
     from groundling.evaluation.diagnose import diagnose
 
     known = read_records(records, allow_absolute=allow_absolute)
+    refuse_empty([records], [Scan(known, [])])
     found = diagnose(predictions, known, family=family, max_tokens=max_tokens)
     print(json.dumps(found.to_json(), ensure_ascii=False) if as_json else "\n".join(found.as_lines()))
     if any(fault.level == "error" for fault in found.faults):

@@ -43,7 +43,7 @@ def _find_guide(model: str | None, size: str) -> dict[str, Any]:
     from groundling.geometry.frame import Frame
 
     width, _, height = size.partition("x")
-    if model is None or not (width.isdecimal() and height.isdecimal()):
+    if model is None or not all(side.isdecimal() and int(side) for side in (width, height)):
         raise SettingsError(f"--guide {size!r} is of a model and a picture's size; expected MODEL --guide 640x480")
     original = Frame(int(width), int(height))
     with quiet_libraries():

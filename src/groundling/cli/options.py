@@ -9,7 +9,9 @@ import typer
 ModelName = Annotated[str, typer.Argument(help="run folder, checkpoint, adapter, hub name, or tiny", metavar="MODEL")]
 RecipeName = Annotated[str, typer.Argument(help="a recipe file, or the name of a shipped one")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings to change", metavar="[key=value]...")]
-OtherBudget = Annotated[int | None, typer.Option(help="another budget of visual tokens than it was trained with")]
+OtherBudget = Annotated[
+    int | None, typer.Option(min=1, help="another budget of visual tokens than it was trained with")
+]
 MaxFilePixels = Annotated[
     int | None, typer.Option(min=1, help="refuse pictures of more pixels; by default 100 million")
 ]

@@ -19,7 +19,7 @@ from groundling.data.convert import refuse_overwriting, rejected_file, write_rej
 from groundling.data.formats import qwen_chat, tutorial
 from groundling.data.formats.chat import Chat, TextFrame, Turn, declared_frame, resized_to, write_targets
 from groundling.data.formats.found import option_of
-from groundling.data.labelled import LabelledPicture, label_picture
+from groundling.data.labelled import LabelledPicture, label_picture, refuse_unknown_labels
 from groundling.data.pictures import FOLDER, UprightPictures
 from groundling.data.record import Record, Rejected
 from groundling.data.writers import swift, voc, yolo
@@ -76,6 +76,8 @@ def export(
         like=None if like is None else read_coco_numbers(like),
     )
     _check_options(format, found, writing)
+    if labels is not None:
+        refuse_unknown_labels(records, labels)
     _refuse_harm(records, found, file, like)
     if isinstance(found, ChatFormat):
         rejected = _write_chats(records, found, file, writing)

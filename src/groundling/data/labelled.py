@@ -6,18 +6,23 @@ A record is one question; a detection format describes one picture. All records 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from groundling.data.record import Record, Target, is_number
+from groundling.errors import SettingsError
 from groundling.geometry.boxes import Boxes, Points
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import read_frame
 
 SCORE_KEY = "score"
 """The extra key of a target that a model answered: how sure it was, 0 to 1."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,24 @@ def label_picture(records: Sequence[Record], labels: Sequence[str] | None = None
 def list_labels(pictures: Sequence[LabelledPicture], labels: Sequence[str] | None = None) -> list[str]:
     """The classes of a data set in the order of their numbers: `labels` as given, else all, alphabetically."""
     return list(labels) if labels is not None else sorted({thing.label for each in pictures for thing in each.things})
+
+
+def refuse_unknown_labels(records: Iterable[Record], labels: Sequence[str]) -> None:
+    """SettingsError for a label that nothing has or was asked for by, where a label much like it would be left out.
+
+    Likewise where none of them is there. Another one is a class without things, as in one part of a split, and is told.
+    """
+    named: dict[str, None] = {}
+    asked: set[str] = set()
+    for record in records:
+        named |= dict.fromkeys(thing.label for thing in name_things(record))
+        asked.add(record.question.strip())
+    left_out = [label for label in named if label not in labels]
+    unknown = [label for label in labels if label not in named and label not in asked]
+    for label in unknown:
+        if near := get_close_matches(label, left_out, n=5, cutoff=0.0 if len(unknown) == len(labels) else 0.7):
+            raise SettingsError(f"nothing is labelled {label!r}; the closest labels are {', '.join(near)}")
+        log.warning("nothing is labelled %r: its class is without things", label)
 
 
 def width_and_height(box: Sequence[float]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from groundling.data.formats.found import PictureFolder, read_id
+from groundling.data.formats.found import PictureFolder, read_id, refuse_no_folder
 from groundling.data.labelled import SCORE_KEY
 from groundling.data.record import Record, Rejected, Scan, Target, is_number, parse_json, read_side
 from groundling.errors import RecordError
@@ -37,9 +37,12 @@ def scan_predictions(path: str | Path, *, images: str | Path | None = None) -> S
     """Every prediction of a file as a record whose targets are the answered places, each with its `score`, if any.
 
     Pictures lie where the file says: seen from its own folder, else from the current one, which is what `predict` was
-    told; or they are looked for in the folder `images`. What a flaw of an answer left out is not there.
+    told; or they are looked for in the folder `images`. What a flaw of an answer left out is not there. SettingsError
+    where `images` is no folder.
     """
     file = Path(path)
+    if images is not None:
+        refuse_no_folder(Path(images))
     folder = None if images is None else PictureFolder(Path(images))
     records: list[Record] = []
     rejected: list[Rejected] = []

@@ -58,6 +58,13 @@ def open_records(path: str | Path, *, allow_absolute: bool = False) -> Scan:
     return scan_records(path, allow_absolute=allow_absolute)
 
 
+def refuse_empty(paths: Sequence[str | Path], scans: Sequence[Scan]) -> None:
+    """RecordError where all of these files, at least one, hold neither a record nor anything that is to be one."""
+    if paths and not any(scan.records or scan.rejected for scan in scans):
+        holds = "holds" if len(paths) == 1 else "hold"
+        raise RecordError(f"{', '.join(map(str, paths))} {holds} no records; `groundling convert` makes some")
+
+
 # ---- reading ---------------------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,8 @@ def build_arguments(settings: Settings) -> TrainingArguments:
         free = known - OWNED.keys() - DECIDED.keys()
         closest = {name: closest_name(name, free) for name in unknown}
         lines = [f"trainer.{name}{f'; the closest is {near}' if near else ''}" for name, near in closest.items()]
-        raise SettingsError(f"no argument of transformers' TrainingArguments: {', '.join(lines)}")
+        known_where = "" if all(closest.values()) else "; transformers' documentation lists those there are"
+        raise SettingsError(f"no argument of transformers' TrainingArguments: {', '.join(lines)}{known_where}")
     if "ACCELERATE_MIXED_PRECISION" in os.environ:
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # the recipe decides, whatever the launcher's file says
     own = _own_arguments(settings, known)

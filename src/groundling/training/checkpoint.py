@@ -244,6 +244,8 @@ def _chosen(checkpoint: Path, settings: Settings, *, is_empty: bool) -> Path:
     has_begun = not is_empty and _has_begun_from(checkpoint, settings)
     if has_begun and (newest := _find_newest(settings)):
         return newest
+    if not checkpoint.is_dir():
+        raise SettingsError(f"run.resume is {checkpoint}, no folder; expected auto, never or a checkpoint's folder")
     if not _is_checkpoint(checkpoint):
         raise SettingsError(f"run.resume is {checkpoint}, which is no whole checkpoint: it has no {STATE_FILE}")
     if damage := _find_damage(checkpoint):

@@ -20,7 +20,7 @@ from groundling.data.check import Finding, check, find_own_errors, usable
 from groundling.data.findings import key_of
 from groundling.data.look import find_unreadable
 from groundling.data.record import Record, Rejected
-from groundling.data.shards import Shards, open_records
+from groundling.data.shards import Shards, open_records, refuse_empty
 from groundling.dialect.answer import Answer
 from groundling.errors import RecordError, SettingsError
 from groundling.evaluation.metrics import METRICS, Prediction, mark
@@ -77,7 +77,8 @@ def gather_records(
     """Read, judge and mix a recipe's records; `progress` is told (pictures looked at, pictures in all).
 
     SettingsError where none is left to train on or, if there is a test file, to measure on; under `data.strict` also
-    where any is bad, and where the answer form cannot hold a mosaic's. RecordError for a record that it cannot hold.
+    where any is bad, and where the answer form cannot hold a mosaic's. RecordError for a record that it cannot hold,
+    and for files without any.
     """
     _refuse_mosaic_of_one(settings, processor.contract)
     train, rejected = _scan([source.path for source in settings.data.train], settings)
@@ -116,6 +117,7 @@ def gather_records(
 
 def _scan(paths: Sequence[Path], settings: Settings) -> tuple[list[Sequence[Record]], list[Rejected]]:
     scans = [open_records(path, allow_absolute=settings.data.allow_absolute) for path in paths]
+    refuse_empty(paths, scans)
     return [scan.records for scan in scans], [bad for scan in scans for bad in scan.rejected]
 
 
@@ -144,12 +146,18 @@ def _refuse_errors(findings: Sequence[Finding], settings: Settings) -> None:
 
 
 def _refuse_nothing(gathered: Gathered, settings: Settings) -> None:
-    errors = [finding for finding in gathered.findings if finding.level == "error"]
     if not gathered.train:
         long = f", {len(gathered.too_long)} too long ({_limit(settings)})" if gathered.too_long else ""
-        raise SettingsError(f"no record of data.train can be used: {len(errors)} errors{long}{_first(errors)}")
+        raise _nothing("data.train", [source.path for source in settings.data.train], gathered, long)
     if settings.data.test and not gathered.test:
-        raise SettingsError(f"no record of data.test can be used: {len(errors)} errors{_first(errors)}")
+        raise _nothing("data.test", settings.data.test, gathered, "; it takes records with targets")
+
+
+def _nothing(part: str, paths: Sequence[Path], gathered: Gathered, words: str) -> SettingsError:
+    files = [str(path) for path in paths]
+    errors = [finding for finding in gathered.findings if finding.level == "error" and finding.file in files]
+    cure = f"`groundling check {' '.join(files)}` tells all"
+    return SettingsError(f"no record of {part} can be used: {len(errors)} errors{words}{_first(errors)}; {cure}")
 
 
 def _refuse_mosaic_of_one(settings: Settings, contract: Contract) -> None:

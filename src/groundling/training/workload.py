@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from groundling.data.record import Record
-from groundling.data.shards import Shards, open_records
+from groundling.data.shards import Shards, open_records, refuse_empty
 from groundling.errors import GroundlingError, SettingsError
 from groundling.geometry.frame import Frame
 from groundling.geometry.images import read_frame
@@ -97,20 +97,22 @@ class Samples:
 
 
 def measure_workload(settings: Settings, processor: Processor) -> Workload:
-    """The workload of a recipe's training records. SettingsError where none can be used."""
+    """The workload of a recipe's training records. SettingsError where none can be used, RecordError where none is."""
     return plan_rows(measure_samples(settings, processor), settings)
 
 
 def measure_samples(settings: Settings, processor: Processor) -> Samples:
-    """A recipe's training records as samples, of many a part. SettingsError where none can be used."""
-    sources = [_read(source.path, settings) for source in settings.data.train]
-    lines = sum(len(records) for records, _ in sources)
+    """A recipe's training records as samples, of many a part. Errors as in `measure_workload`."""
+    paths = [source.path for source in settings.data.train]
+    scans = [open_records(path, allow_absolute=settings.data.allow_absolute) for path in paths]
+    refuse_empty(paths, scans)
+    lines = sum(len(scan.records) for scan in scans)
     share = min(1.0, MOST_MEASURED / max(1, lines))
-    unreadable = sum(bad for _, bad in sources)
+    unreadable = sum(len(scan.rejected) for scan in scans)
     groups: list[list[_Measured]] = []
     too_long, taken = 0, 0
-    for number, (records, _) in enumerate(sources):
-        chosen = _choose(records, share, seed=settings.train.seed + number)
+    for number, scan in enumerate(scans):
+        chosen = _choose(scan.records, share, seed=settings.train.seed + number)
         taken += len(chosen)
         measured, lost = _measure(chosen, processor, settings)
         unreadable += round(lost / max(share, 1e-9))
@@ -121,13 +123,9 @@ def measure_samples(settings: Settings, processor: Processor) -> Samples:
     numbers = mix_numbers([len(group) for group in groups], weights, seed=settings.train.seed)
     mixed = [group[number] for group, chosen in zip(groups, numbers, strict=True) for number in chosen.tolist()]
     if not mixed:
-        raise SettingsError("no record of data.train can be used")
+        files = " ".join(map(str, paths))
+        raise SettingsError(f"no record of data.train can be used; `groundling check {files}` tells why")
     return Samples(mixed, processor, lines / taken, unreadable, too_long)
-
-
-def _read(path: Path, settings: Settings) -> tuple[Sequence[Record], int]:
-    scan = open_records(path, allow_absolute=settings.data.allow_absolute)
-    return scan.records, len(scan.rejected)
 
 
 def _choose(records: Sequence[Record], share: float, *, seed: int) -> list[Record]:

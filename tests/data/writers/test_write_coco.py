@@ -142,9 +142,14 @@ def test_the_file_to_score_against_has_to_be_named_and_to_be_one(scored: list[Re
         export(scored, "coco-results", tmp_path / "results.json")
     with pytest.raises(SettingsError, match=r"no file .*nosuch\.json"):
         export(scored, "coco-results", tmp_path / "results.json", like=tmp_path / "nosuch.json")
-    (tmp_path / "other.json").write_text('{"images": [{"file": 1}]}')
-    with pytest.raises(RecordError, match="is no COCO file"):
-        export(scored, "coco-results", tmp_path / "results.json", like=tmp_path / "other.json")
+    for content, reason in [
+        (b'{"images": [{"file": 1}]}', "no 'file_name'"),
+        (b"[1]", "it holds a list"),
+        (b"\x89PNG", "not UTF-8: .*"),
+    ]:
+        (tmp_path / "other.json").write_bytes(content)
+        with pytest.raises(RecordError, match=rf"other\.json is no COCO file \({reason}\); expected images and "):
+            export(scored, "coco-results", tmp_path / "results.json", like=tmp_path / "other.json")
 
 
 # ---- the evaluator agrees: what is written means what was meant ------------------------------------------------------

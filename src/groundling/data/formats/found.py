@@ -49,6 +49,8 @@ class Reading:
     box_form: BoxForm | None = None  # what the numbers of a box are; None: what the data prove
 
     def __post_init__(self) -> None:
+        if self.images is not None:
+            refuse_no_folder(self.images)
         if self.box_form is not None and self.box_form not in get_args(BoxForm):
             raise SettingsError(f"boxes as {self.box_form!r}; expected {', '.join(get_args(BoxForm))}")
 
@@ -56,6 +58,13 @@ class Reading:
     def given(self) -> list[str]:
         """The names of the options that were given."""
         return [option.name for option in fields(self) if getattr(self, option.name) != option.default]
+
+
+def refuse_no_folder(images: Path) -> None:
+    """SettingsError where the pictures are said to lie in what is no folder."""
+    if not images.is_dir():
+        found = "is a file" if images.exists() else "is not there"
+        raise SettingsError(f"--images {images} {found}; expected the folder of the pictures")
 
 
 def option_of(field: str) -> str:

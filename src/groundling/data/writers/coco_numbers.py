@@ -46,15 +46,18 @@ def read_coco_numbers(path: str | Path) -> CocoNumbers:
     file = Path(path)
     if not file.is_file():
         raise SettingsError(f"no file {file}; expected the COCO file that the results are to be scored against")
-    value = parse_json(file.read_bytes())
     named: dict[str, list[int]] = {}
     try:
+        value = parse_json(file.read_bytes())
+        if not isinstance(value, dict):
+            raise RecordError(f"it holds a {type(value).__name__}")
         for image in value["images"]:
             named.setdefault(plain_stem(image["file_name"]), []).append(image["id"])
         sizes = {image["id"]: _read_size(image) for image in value["images"]}
         categories = {category["name"].strip(): category["id"] for category in value["categories"]}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{file} is no COCO file ({error!r}); expected images and categories, with ids") from None
+    except (RecordError, KeyError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise RecordError(f"{file} is no COCO file ({reason}); expected images and categories, with ids") from None
     return CocoNumbers(file, sizes, named, categories)
 
 
