@@ -179,6 +179,38 @@ def test_every_answer_off_by_the_same() -> None:
     assert found is not None and found.words == "boxes" and found.value == pytest.approx(-1)
 
 
+def in_whole_pixels(count: int, by: float, *, away: float = 0, seed: int = 0) -> Look:
+    """At answers in whole pixels to truths that lie `away` from whole ones, moved by `by` and hardly more."""
+    rng = np.random.default_rng(seed)
+    corners, sides = rng.integers(20, (300, 110), (count, 2)), rng.integers(20, 60, (count, 2))
+    truths = np.hstack([corners, corners + sides]) + away
+    answered = (truths + by + rng.normal(0, 0.2, truths.shape)).round().tolist()
+    answers = [case([box], tuple(truth), seen=PHOTO) for box, truth in zip(answered, truths.tolist(), strict=True)]
+    sheet = lay_out(answers)
+    return find_offset(sheet, NOTHING, NOTHING.place(sheet))
+
+
+@pytest.mark.parametrize("count", [60, 300])
+def test_rounding_down_nearly_exact_boxes_leaves_each_edge_one_of_two_values(count: int) -> None:
+    looks = [in_whole_pixels(count, -0.5, seed=seed) for seed in range(10)]
+    offsets = [look.offset for look in looks if look.offset is not None and look.offset.words == "boxes"]
+    assert len(offsets) == len(looks)
+    assert sum(abs(offset.value + 0.5) < 1.96 * offset.error for offset in offsets) >= 8
+    assert not [seed for seed in range(10) if in_whole_pixels(count, 0, away=0.5, seed=seed).is_odd]
+
+
+@pytest.mark.filterwarnings("error")
+def test_boxes_that_each_lie_off_as_a_whole() -> None:
+    """Left is moved as right is, and top as bottom, so that one edge tells nothing that another does not."""
+    rng = np.random.default_rng(0)
+    whole = np.tile(rng.integers(-2, 3, (40, 2)), 2)
+    truths = [(60 + 9 * n, 50 + 7 * n, 100 + 9 * n, 90 + 7 * n) for n in range(40)]
+    sheet = lay_out(
+        [case([list(np.add(truth, off))], truth, seen=PHOTO) for truth, off in zip(truths, whole, strict=True)]
+    )
+    assert find_offset(sheet, NOTHING, NOTHING.place(sheet)).offset is None
+
+
 def test_boxes_that_all_lie_at_one_place() -> None:
     rng = np.random.default_rng(0)
     moved = np.array([60, 50, 100, 90]) - 1 + rng.normal(0, 1, (48, 4))

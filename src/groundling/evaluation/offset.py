@@ -31,7 +31,7 @@ _GROWS = 3.0  # standard errors between boxes near to the left and top border an
 _USUALLY = 0.9  # of draws, that show what is said to be seen
 _DRAWS = 500
 _EVEN = (0.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # units: a box's noise goes with its side and one of these more
-_GRAIN = 0.3  # units: the least spread, for whole numbers are at most that near to each other
+_GRAIN = 0.5  # units: the least spread, so that both whole numbers that a value falls between pull in full (_HELD)
 _FAR = 5.0  # spreads: what lies farther off is simply wrong
 _HELD = 1.345  # spreads: what lies farther off pulls no harder, by Huber's rule
 _ROUNDS = 20
@@ -123,7 +123,7 @@ def _grows(sheet: Sheet, placed: np.ndarray, kept: np.ndarray, sides: np.ndarray
     """Whether the farther half of the boxes lies off by more than the nearer one: a scale does that, no rounding."""
     away = sheet.paired_truth[kept].sum(axis=1)
     halves = (kept[away < np.median(away)], kept[away >= np.median(away)])
-    if min(map(len, halves)) < _FEWEST // 3:  # most of them lie at one place
+    if min(len(np.unique(_owners(sheet, half))) for half in halves) < _FEWEST_ANSWERS // 2:  # most lie at one place
         return False
     near, far = (_measure(sheet, placed, half, sides).measure(0, "") for half in halves)
     slack = _GROWS * float(np.hypot(near.error, far.error))
@@ -203,7 +203,8 @@ class Edges(NamedTuple):
 
     def least(self, rounding: np.ndarray) -> float:
         """The smallest one of those edges, (4,), that would usually be found; infinite where none would."""
-        chance = np.random.default_rng(0).multivariate_normal(np.zeros(4), np.linalg.inv(self.inverse), _DRAWS)
+        spread = np.linalg.inv(self.inverse)
+        chance = np.random.default_rng(0).multivariate_normal(np.zeros(4), spread, _DRAWS, check_valid="ignore")
         for size in np.arange(_LEAST, LARGEST, 0.1).round(1).tolist():
             if (Edges(chance + size * rounding, self.inverse).roundings >= 0).mean() >= _USUALLY:
                 return size
