@@ -109,6 +109,11 @@ def test_an_unknown_setting_names_the_closest(call: Call) -> None:
             ["predict", "tiny", "x.jpg", "--ask", "the cat", "--nms", "3"],
             "'--nms': Input should be less than or equal to 1",
         ),
+        (["check", "x.jsonl", "--to", __file__], f"'{__file__}' is a file"),
+        (["compare", "a", "b", "--to", __file__], "is a file"),
+        (["preview", "tiny", "--to", __file__], "is a file"),
+        (["evaluate", "tiny", "x.jsonl", "--to", __file__], "is a file"),
+        (["predict", "tiny", "x.jpg", "--ask", "the cat", "--draw", __file__], "is a file"),
         (["fetch", "a/b", "--from", "elsewhere"], "--from 'elsewhere'; expected hub or modelscope"),
     ],
 )

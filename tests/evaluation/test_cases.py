@@ -41,6 +41,14 @@ def test_a_texts_own_numbers_are_kept_where_it_reads_as_the_boxes(tmp_path: Path
     assert case.numbers.tolist() == [[56, 14, 500, 28]] and case.labels == ["mug"]
 
 
+def test_a_reports_folder_means_its_predictions(tmp_path: Path) -> None:
+    (row,) = read(tmp_path, {"id": "1", "boxes": [[1, 2, 3, 4]]}).cases
+    (same,) = read_cases(tmp_path, RECORDS).cases
+    assert same.record == row.record and same.numbers.tolist() == row.numbers.tolist() == [[1, 2, 3, 4]]
+    with pytest.raises(gl.RecordError, match=r"no predictions .*nowhere"):
+        read_cases(tmp_path / "nowhere", RECORDS)
+
+
 def test_thousandths_are_told_by_the_boxes(tmp_path: Path) -> None:
     row = {"id": "1", "text": text(500, 250, 1000, 500), "boxes": [[100, 25, 200, 50]], "seen": SEEN}
     assert read(tmp_path, row).cases[0].read == THOUSANDTHS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from groundling.evaluation.metrics import Prediction
 from groundling.evaluation.report import (
     Report,
     build_report,
+    find_report,
     hash_records,
     read_report,
     report_to_json,
@@ -331,6 +333,14 @@ def test_the_hash_is_of_questions_and_places_wherever_the_file_lies():
 def test_a_folder_without_a_report_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(RecordError, match=r"no report\.json.*groundling evaluate"):
         read_report(tmp_path)
+
+
+def test_a_run_folder_means_its_report(folder: Path, tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    shutil.copytree(folder, tmp_path / "run" / "report")
+    assert find_report(folder) == folder
+    assert find_report(tmp_path / "run") == tmp_path / "run" / "report"
+    assert find_report(tmp_path) == tmp_path, "which is told to hold none"
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"id": "1"}', '{"width": -1, "height": 2}'])

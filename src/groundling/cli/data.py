@@ -16,7 +16,9 @@ from groundling.errors import RecordError, SettingsError
 
 def fetch(
     name: Annotated[str, typer.Argument(help="owner/name on the hub")],
-    to: Annotated[Path | None, typer.Option(help="folder to fetch into")] = None,
+    to: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder to fetch into; by default the last part of the name")
+    ] = None,
     origin: Annotated[str, typer.Option("--from", help="hub or modelscope")] = "hub",
     revision: Annotated[str | None, typer.Option(help="branch, tag or commit")] = None,
     kind: Annotated[str, typer.Option(help="model or dataset")] = "model",
@@ -164,7 +166,7 @@ def check(
     ],
     recipe: Annotated[Path | None, typer.Option(help="judge at this recipe's budget")] = None,
     model: Annotated[str | None, typer.Option(help="judge at this model's budget")] = None,
-    to: Annotated[Path | None, typer.Option(help="folder for findings.jsonl and check.html")] = None,
+    to: Annotated[Path | None, typer.Option(file_okay=False, help="folder for findings.jsonl and check.html")] = None,
     fix: Annotated[Path | None, typer.Option(help="file to write what can be mended to", metavar="OUT.jsonl")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 for warnings too")] = False,
     allow_absolute: AllowAbsolute = False,

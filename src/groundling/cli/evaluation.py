@@ -27,7 +27,10 @@ from groundling.errors import RecordError
 def evaluate(
     model: ModelName,
     records: Annotated[Path, typer.Argument(help="record file or folder of shards")],
-    to: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="folder of the report; evaluations/<model>-<records> by default"),
+    ] = None,
     max_tokens: OtherBudget = None,
     batch_size: Annotated[int, typer.Option(min=1, help="questions answered at once")] = 16,
     max_new_tokens: MaxNewTokens = 512,
@@ -109,10 +112,10 @@ def _from_main_process(make: Callable[[], Any]) -> Any:
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(help="report folder")],
-    after: Annotated[Path, typer.Argument(help="report folder")],
+    before: Annotated[Path, typer.Argument(help="report folder, or run folder with its report")],
+    after: Annotated[Path, typer.Argument(help="report folder, or run folder with its report")],
     to: Annotated[
-        Path | None, typer.Option(help="folder for comparison.json, comparison.html and comparison.md")
+        Path | None, typer.Option(file_okay=False, help="folder for comparison.json, comparison.html and comparison.md")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -120,9 +123,9 @@ def compare(
     from groundling.evaluation.compare import compare, comparison_to_json
     from groundling.evaluation.compare_page import write_comparison
     from groundling.evaluation.compare_text import describe_comparison
-    from groundling.evaluation.report import read_report
+    from groundling.evaluation.report import find_report, read_report
 
-    found = compare(read_report(before), read_report(after))
+    found = compare(read_report(find_report(before)), read_report(find_report(after)))
     if to is not None:
         write_comparison(found, to)
         say(str(to / "comparison.html"))
@@ -132,7 +135,9 @@ def compare(
 
 
 def diagnose(
-    predictions: Annotated[Path, typer.Argument(help="predictions.jsonl, or JSONL of {id, text | boxes}")],
+    predictions: Annotated[
+        Path, typer.Argument(help="predictions.jsonl or its report's folder, or JSONL of {id, text | boxes}")
+    ],
     records: Annotated[Path, typer.Argument(help="record file that the questions came from")],
     family: Annotated[
         str | None, typer.Option(help="how texts without boxes are read; report.json beside says")

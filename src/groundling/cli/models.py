@@ -57,7 +57,7 @@ def predict(
     model: ModelName,
     images: Annotated[list[Path], typer.Argument(help="pictures, or folders of them", metavar="IMAGE...")],
     ask: Annotated[list[str], typer.Option(help="what to find; may be given several times")],
-    draw: Annotated[Path | None, typer.Option(help="folder for the pictures with boxes drawn")] = None,
+    draw: Annotated[Path | None, typer.Option(file_okay=False, help="folder for the pictures with boxes drawn")] = None,
     max_tokens: OtherBudget = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, help="leave out boxes that the model is less sure of")] = 0,
     nms: Annotated[
@@ -101,7 +101,9 @@ def predict(
 
 def calibrate(
     model: Annotated[str, typer.Argument(help="a model as for predict, or a server's address", metavar="MODEL|URL")],
-    to: Annotated[Path | None, typer.Option(help="folder for groundling.json; by default the model's own")] = None,
+    to: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder for groundling.json; by default the model's own")
+    ] = None,
     served: Annotated[str | None, typer.Option("--model", help="of a server: which of its models")] = None,
     against: Annotated[str | None, typer.Option(help="of a server: the model whose contract it should keep to")] = None,
     prompt: Annotated[str | None, typer.Option(help="of a server: how it is asked, with {question}")] = None,
@@ -156,7 +158,9 @@ def merge(
 
 
 def demo(
-    to: Annotated[Path, typer.Option(help="folder for everything it makes, new or an earlier demo's")] = Path("demo"),
+    to: Annotated[
+        Path, typer.Option(file_okay=False, help="folder for everything it makes, new or an earlier demo's")
+    ] = Path("demo"),
 ) -> None:
     """Fine-tune the bundled tiny model on pictures it has never seen the like of, and show before and after."""
     with quiet_libraries():

@@ -22,7 +22,9 @@ def preview(
     recipe: RecipeName,
     overrides: Overrides = None,
     samples: Annotated[int, typer.Option("-n", "--samples", min=1, help="how many to show")] = 8,
-    to: Annotated[Path | None, typer.Option(help="folder for preview.html; previews/<recipe> by default")] = None,
+    to: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder for preview.html; previews/<recipe> by default")
+    ] = None,
 ) -> None:
     """Show what a model will see and learn by a recipe: pictures, prompts, answers, token by token."""
     written, settings = _read(recipe, overrides or [])

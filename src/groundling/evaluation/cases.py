@@ -29,6 +29,7 @@ from groundling.dialect.answer import FLAWS, Answer, read_answer, read_items
 from groundling.dialect.family import FAMILIES, Budget, find_family
 from groundling.errors import ImageError, RecordError, SettingsError
 from groundling.evaluation.metrics import Prediction
+from groundling.evaluation.report import find_report
 from groundling.geometry.boxes import Boxes
 from groundling.geometry.frame import THOUSANDTHS, Frame
 from groundling.geometry.images import read_header
@@ -104,12 +105,12 @@ class Reading:
 def read_cases(
     path: str | Path, records: Sequence[Record], *, family: str | None = None, max_tokens: int | None = None
 ) -> Cases:
-    """The answers of a file beside their records. RecordError where none of them is an answer to any record.
+    """The answers of a file, or of a report's folder, beside their records. RecordError where none answers a record.
 
     A text without boxes is read as `family` writes, at `max_tokens` visual tokens, else as `report.json` beside the
     file says; SettingsError where neither is known.
     """
-    file = Path(path)
+    file = find_report(path) / "predictions.jsonl" if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise RecordError(f"no predictions {file}; `groundling evaluate MODEL RECORDS` writes predictions.jsonl")
     reading = _find_reading(file, family, max_tokens)

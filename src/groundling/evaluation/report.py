@@ -298,6 +298,13 @@ def _relative(image: Path, folder: Path) -> str:
 # ---- reading ---------------------------------------------------------------------------------------------------
 
 
+def find_report(folder: str | Path) -> Path:
+    """The folder of a report: itself, or that of a run which holds its report in `report`."""
+    inside = Path(folder) / "report"
+    is_run = (inside / "report.json").is_file() and not (Path(folder) / "report.json").is_file()
+    return inside if is_run else Path(folder)
+
+
 def read_report(folder: str | Path) -> Report:
     """The report that `write_report` wrote; RecordError where the folder holds none, or a line is not one of its.
 
